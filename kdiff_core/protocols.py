@@ -1,0 +1,153 @@
+"""What a plugin implements: `Denoiser`, `Schedule`, `Process`, `Sampler`, `NoiseSource`.
+
+Shapes: `B` is the batch size; a state has the shape ``(B, ...)``, or is a nest (dict, list, tuple,
+dataclass) of such tensors with one `B`. Noise levels `sigma` are the standard deviation of the noise
+in a state ``x = alpha(sigma) * x0 + sigma * noise``; they are dimensionless, in units of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+    from .grid import Grid
+    from .plan import Plan
+
+PathName = Literal["ve", "flow"]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Estimates the clean data ``E[x0 | x]`` of a noisy state.
+
+    A plain function is a denoiser on the VE path. Optional attributes say more: ``path`` (``"ve"`` or
+    ``"flow"``); ``sigma_min``, ``sigma_max`` (the levels it was made for); ``sample_shape`` (a sample's
+    shape without `B`); ``value_range`` (the data's lowest and highest value); ``classes`` (their number;
+    the condition is then ``label``, a ``(B,)`` int64 tensor with -1 for "any"). A guided denoiser also
+    has ``predict(x, sigma, **cond)``, whose result has ``.denoised`` (guided), ``.cond`` and ``.uncond``.
+    """
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **cond: Any) -> torch.Tensor:
+        """Return the denoised state.
+
+        Args:
+            x: State, ``(B, ...)``. Valid during the call; a denoiser that keeps it costs a fresh buffer.
+            sigma: Noise level of each sample, ``(B,)``, in the device and dtype of `x`.
+            **cond: Conditions, as the caller gave them.
+
+        Returns:
+            The estimate, like `x` in shape and device. Not the memory of an earlier result.
+        """
+        ...
+
+
+@runtime_checkable
+class Process(Protocol):
+    """What a model was trained on: a map between its time `t` and the noise level."""
+
+    path: PathName
+    sigma_min: float
+    sigma_max: float
+
+    def sigma(self, t: float) -> float:
+        """Noise level at time `t` in ``[0, 1]``; rises with `t`."""
+        ...
+
+    def t(self, sigma: float) -> float:
+        """Time at which the noise level is `sigma`, the inverse of `sigma`."""
+        ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A rule that spends `n` steps on a range of noise levels."""
+
+    def __call__(
+        self,
+        n: int,
+        *,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        process: Process | None = None,
+    ) -> Grid:
+        """Return exactly `n` steps: ``n + 1`` strictly decreasing levels, for every ``n >= 1``.
+
+        Args:
+            n: Number of steps, at least 1.
+            sigma_min: Lowest level above zero. Default: the process's.
+            sigma_max: Highest level, the first of the grid. Default: the process's.
+            process: What the model was trained on.
+
+        Raises:
+            GridError: `n` below 1, or levels that are no range.
+            ParameterError: The range is neither given nor known from a process.
+        """
+        ...
+
+
+class DrawnNoise(Protocol):
+    """The noise of one run: returns request number `i` of the plan it was made for."""
+
+    def __call__(self, i: int) -> Any:
+        """Unit noise for request `i`, a state like the run's; each is asked for once, in order."""
+        ...
+
+
+@runtime_checkable
+class NoiseSource(Protocol):
+    """Unit-variance noise for an interval of noise levels.
+
+    A source whose ``brownian`` is true promises independent draws for disjoint intervals only; the core
+    then asks for the pieces of overlapping intervals and combines them into increments of one path.
+    """
+
+    brownian: bool
+
+    def noise(self, x: Any, sigma_from: float, sigma_to: float, stream: str = "step", visit: int = 0) -> Any:
+        """Draw noise of unit variance.
+
+        Args:
+            x: A state; the noise has its shapes, dtypes and devices.
+            sigma_from: Level at which the interval begins (the higher one, but for churn).
+            sigma_to: Level at which it ends.
+            stream: Name that tells independent uses of one interval apart.
+            visit: How often this run has asked for the same interval before.
+
+        Returns:
+            A state like `x`, the caller's own.
+        """
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Turns a noisy state into data along a grid of noise levels. See `StepSampler` to write one."""
+
+    @property
+    def order(self) -> int:
+        """Order of one step, given exact history, on uneven steps."""
+        ...
+
+    @property
+    def memory(self) -> int:
+        """Number of earlier points a step reads."""
+        ...
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it asks for noise."""
+        ...
+
+    def __call__(self, denoiser: Denoiser, x: Any, sigmas: Any, **options: Any) -> Any:
+        """Sample; see `kdiff_core.StepSampler.__call__`."""
+        ...
+
+    def plan(self, sigmas: Any, path: Any = "ve", process: Process | None = None) -> Plan:
+        """What it does on a grid, as data."""
+        ...
+
+
+Callback = Callable[[Any], None]
