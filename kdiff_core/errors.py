@@ -53,6 +53,10 @@ class TraceError(KdiffError, TypeError):
     """A step did something to a symbolic state that is not a linear combination."""
 
 
+class PlanError(KdiffError, ArithmeticError):
+    """A sampler produced a weight that is not finite on this grid."""
+
+
 class NonFiniteError(KdiffError, ArithmeticError):
     """A model output or a state became NaN or infinite; the message says where and which."""
 

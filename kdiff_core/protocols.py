@@ -88,14 +88,6 @@ class Schedule(Protocol):
         ...
 
 
-class DrawnNoise(Protocol):
-    """The noise of one run: returns request number `i` of the plan it was made for."""
-
-    def __call__(self, i: int) -> Any:
-        """Unit noise for request `i`, a state like the run's; each is asked for once, in order."""
-        ...
-
-
 @runtime_checkable
 class NoiseSource(Protocol):
     """Unit-variance noise for an interval of noise levels.

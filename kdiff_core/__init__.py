@@ -1,0 +1,100 @@
+"""kdiff: diffusion samplers as plugins; one definition of each, for every host, each proven.
+
+The names below are loaded when they are first used (PEP 562), so that listing what is installed needs
+no torch and answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .context import Point as Point
+    from .context import Prediction as Prediction
+    from .context import StepContext as StepContext
+    from .engine import run as run
+    from .entry import Entry as Entry
+    from .grid import Grid as Grid
+    from .hookspecs import hookimpl as hookimpl
+    from .linear import Linear as Linear
+    from .noise import KeyedNoise as KeyedNoise
+    from .noise import noise_from as noise_from
+    from .noise import start as start
+    from .path import FLOW as FLOW
+    from .path import VE as VE
+    from .path import Path as Path
+    from .plan import Plan as Plan
+    from .protocols import Denoiser as Denoiser
+    from .protocols import NoiseSource as NoiseSource
+    from .protocols import Process as Process
+    from .protocols import Sampler as Sampler
+    from .protocols import Schedule as Schedule
+    from .registry import Registry as Registry
+    from .registry import get_denoiser as get_denoiser
+    from .registry import get_guidance as get_guidance
+    from .registry import get_model as get_model
+    from .registry import get_modifier as get_modifier
+    from .registry import get_noise as get_noise
+    from .registry import get_process as get_process
+    from .registry import get_sampler as get_sampler
+    from .registry import get_schedule as get_schedule
+    from .registry import list_denoisers as list_denoisers
+    from .registry import list_guidance as list_guidance
+    from .registry import list_models as list_models
+    from .registry import list_modifiers as list_modifiers
+    from .registry import list_noise as list_noise
+    from .registry import list_plugins as list_plugins
+    from .registry import list_processes as list_processes
+    from .registry import list_samplers as list_samplers
+    from .registry import list_schedules as list_schedules
+    from .registry import parse_label as parse_label
+    from .result import Checkpoint as Checkpoint
+    from .result import Result as Result
+    from .result import StepInfo as StepInfo
+    from .sampler import StepSampler as StepSampler
+    from .sampling import KSampler as KSampler
+    from .sampling import plan as plan
+    from .sampling import sample as sample
+    from .stepper import Stepper as Stepper
+
+_MODULES = {
+    "context": ("Point", "Prediction", "StepContext"),
+    "engine": ("run",),
+    "entry": ("Entry",),
+    "grid": ("Grid",),
+    "hookspecs": ("hookimpl",),
+    "linear": ("Linear",),
+    "noise": ("KeyedNoise", "noise_from", "start"),
+    "path": ("FLOW", "VE", "Path"),
+    "plan": ("Plan",),
+    "protocols": ("Denoiser", "NoiseSource", "Process", "Sampler", "Schedule"),
+    "registry": (
+        "Registry", "get_denoiser", "get_guidance", "get_model", "get_modifier", "get_noise",
+        "get_process", "get_sampler", "get_schedule", "list_denoisers", "list_guidance", "list_models",
+        "list_modifiers", "list_noise", "list_plugins", "list_processes", "list_samplers",
+        "list_schedules", "parse_label",
+    ),
+    "result": ("Checkpoint", "Result", "StepInfo"),
+    "sampler": ("StepSampler",),
+    "sampling": ("KSampler", "plan", "sample"),
+    "stepper": ("Stepper",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

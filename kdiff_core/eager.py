@@ -1,0 +1,60 @@
+"""The context of a step that runs on tensors, for samplers that are not linear in the state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .context import Prediction, StepContext
+from .draw import StepNoise
+from .state import Leaves, Nest, flatten
+
+if TYPE_CHECKING:
+    from .engine import Job
+
+
+class EagerContext(StepContext):
+    """Completes `StepContext` with a job's denoiser and noise."""
+
+    def __init__(self, job: Job) -> None:
+        assert job.sampler is not None
+        super().__init__(job.levels, job.path, job.process, job.sampler.memory)
+        self.job = job
+        self.visits: dict[Any, int] = {}
+        self.step_noise: StepNoise | None = None
+        self.first: tuple[float, Leaves, Leaves] | None = None
+
+    def wrap(self, leaves: Leaves) -> Any:
+        """A state that a step can do arithmetic on."""
+        return leaves[0] if isinstance(self.job.x, Tensor) else Nest(self.job.x, leaves)
+
+    def unwrap(self, state: Any) -> Leaves:
+        """The tensors of such a state."""
+        return list(state.leaves) if isinstance(state, Nest) else flatten(state)
+
+    def _begin(self, index: int, x: Any) -> None:
+        super()._begin(index, x)
+        self.first = None
+        self.step_noise = StepNoise(self.job.source, self.job.x, self.job.leaves, self.visits)
+
+    def denoise(self, x: Any, sigma: float) -> Any:
+        return self._call(x, sigma, ("denoised",))[0]
+
+    def predict(self, x: Any, sigma: float) -> Prediction:
+        return Prediction(*self._call(x, sigma, Prediction._fields))
+
+    def _call(self, x: Any, sigma: float, outputs: tuple[str, ...]) -> list[Any]:
+        leaves = self.unwrap(x)
+        found = self.job.evaluate(leaves, sigma, outputs)
+        if self.first is None:
+            self.first = (max(sigma, self.grid[self.index]), leaves, found[0])
+        results = [self.wrap(output) for output in found]
+        self._evaluated(sigma, results[0])
+        return results
+
+    def noise(self, sigma_from: float, sigma_to: float, stream: str = "step") -> Any:
+        assert self.step_noise is not None
+        drawn = self.step_noise(sigma_from, sigma_to, stream)
+        return self.wrap(flatten(drawn))
+

@@ -1,0 +1,216 @@
+"""`Machine`: runs a plan on tensors, from one model call to the next.
+
+The engine and the `Stepper` both drive it, so that their results are equal bit for bit. It owns its
+buffers: each is freed at its last use and written over by a later state, unless somebody else still
+refers to its memory (a model that keeps its input, for example).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .combine import Recipe, combine, combine_recorded, recipe
+from .errors import DenoiserError
+from .plan import Combine, Evaluate, Noise, Plan, read, written
+from .state import Leaves
+
+DrawInto = Callable[[Noise, Leaves | None], Leaves]
+
+_use_count = getattr(torch._C, "_storage_Use_Count", None)
+# A storage's own count while Python looks at it: the tensor's reference and the temporary one.
+_OWN_USES = 2
+
+
+def _shared(tensor: Tensor) -> bool:
+    """Whether anything but this tensor refers to its memory."""
+    if _use_count is None:
+        return True
+    return int(_use_count(tensor.untyped_storage()._cdata)) > _OWN_USES
+
+
+class Lowered:
+    """A plan, prepared for running: for each operation its recipe and the registers that end with it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.ops = tuple(plan.ops)
+        self.step_of = tuple(step.index for step in plan.steps for _ in step.ops)
+        self.recipes = self._recipes()
+        last = plan.last_use()
+        self.dying = tuple(
+            tuple(r for r in dict.fromkeys((*read(op), *written(op))) if last[r] <= position)
+            for position, op in enumerate(self.ops)
+        )
+
+    def _recipes(self) -> tuple[Recipe | None, ...]:
+        drawn = {op.out for op in self.plan.noises}
+        return tuple(
+            recipe(
+                [float(w) for _, w in op.terms],
+                frozenset(i for i, (r, _) in enumerate(op.terms) if r in drawn),
+            )
+            if isinstance(op, Combine)
+            else None
+            for op in self.ops
+        )
+
+
+def lowered(plan: Plan) -> Lowered:
+    """Prepare a plan, once."""
+    if "lowered" not in plan._cache:
+        plan._cache["lowered"] = Lowered(plan)
+    result: Lowered = plan._cache["lowered"]
+    return result
+
+
+class Machine:
+    """The state of one run of a plan.
+
+    Attributes:
+        position: Number of the operation that comes next.
+        registers: The tensors of each live register, by register.
+        recording: Whether gradients are recorded, so that no memory is reused.
+    """
+
+    def __init__(self, plan: Plan, leaves: Leaves, draw: DrawInto, hold: bool = False) -> None:
+        self.program = lowered(plan)
+        self.plan = plan
+        self.draw = draw
+        self.position = 0
+        self.registers: list[Leaves | None] = [None] * plan.registers
+        self.registers[0] = leaves
+        self.owned: set[int] = set()
+        self.recording = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+        self._pool: list[Leaves] = []
+        self._outputs: dict[int, int] = {}
+        self._hold = {r for s in plan.steps for r in (s.x, s.denoised)} if hold else set()
+        self._held: list[int] = []
+
+    def leaves(self, register: int) -> Leaves:
+        """Return the tensors of a live register."""
+        found = self.registers[register]
+        assert found is not None, f"register {register} is not alive"
+        return found
+
+    def advance(self, until: int) -> Evaluate | None:
+        """Run up to the next model call.
+
+        Args:
+            until: Position to stop at, a step's end.
+
+        Returns:
+            The call, which `supply` answers; None where the operations before `until` are done.
+        """
+        ops = self.program.ops
+        while self.position < until:
+            op = ops[self.position]
+            if isinstance(op, Evaluate):
+                return op
+            if isinstance(op, Combine):
+                self._combine(op)
+            else:
+                self._draw(op)
+            self.position += 1
+        return None
+
+    def supply(self, op: Evaluate, outputs: list[Leaves]) -> None:
+        """Take the outputs of the model call that `advance` returned."""
+        self._escape(op.x)
+        addresses = self._check_fresh(outputs)
+        for register, leaves, address in zip(op.outs, outputs, addresses, strict=True):
+            self.registers[register] = leaves
+            self._outputs[register] = address
+            if not self.recording and torch.is_grad_enabled():
+                self.recording = any(leaf.requires_grad for leaf in leaves)
+        self._free(self.position)
+        self.position += 1
+
+    def take_over(self, register: int, leaves: Leaves) -> None:
+        """Replace a register by a state that the host edited."""
+        self.registers[register] = leaves
+        self.owned.discard(register)
+
+    def restore(self, position: int, registers: dict[int, Leaves]) -> None:
+        """Go on from a checkpoint."""
+        self.position = position
+        self.registers = [registers.get(r) for r in range(len(self.registers))]
+        self.owned = set()
+
+    def owns_result(self) -> bool:
+        """Whether the final state is memory of the run's own, not the model's or the caller's."""
+        return self.recording or self.plan.result in self.owned
+
+    def release_held(self) -> None:
+        """Free what was kept alive until the end of a step for a callback."""
+        for register in self._held:
+            self._release(register)
+        self._held.clear()
+
+    def _combine(self, op: Combine) -> None:
+        chain = self.program.recipes[self.position]
+        assert chain is not None
+        operands = [self.leaves(r) for r, _ in op.terms]
+        if self.recording:
+            self.registers[op.out] = [combine_recorded(chain, parts) for parts in zip(*operands, strict=True)]
+            self._free(self.position)
+            return
+        out = self._buffer_from(op, chain) or self._fresh(operands[0])
+        with torch.no_grad():
+            for target, *parts in zip(out, *operands, strict=True):
+                combine(chain, parts, target)
+        self.registers[op.out] = out
+        self.owned.add(op.out)
+        self._free(self.position, keep=op.out)
+
+    def _buffer_from(self, op: Combine, chain: Recipe) -> Leaves | None:
+        """Memory of an operand that ends here, to write the result over it."""
+        dying = self.program.dying[self.position]
+        for i in chain.early:
+            register = op.terms[i][0]
+            if register in dying and register in self.owned and register not in self._hold:
+                self.owned.discard(register)
+                return self.leaves(register)
+        return None
+
+    def _fresh(self, like: Leaves) -> Leaves:
+        return self._pool.pop() if self._pool else [torch.empty_like(leaf) for leaf in like]
+
+    def _draw(self, op: Noise) -> None:
+        buffer = self._pool.pop() if self._pool and not self.recording else None
+        self.registers[op.out] = self.draw(op, buffer)
+        self.owned.add(op.out)
+        self._free(self.position)
+
+    def _escape(self, register: int) -> None:
+        """Give up a buffer that the model still refers to."""
+        if register in self.owned and any(_shared(leaf) for leaf in self.leaves(register)):
+            self.owned.discard(register)
+
+    def _check_fresh(self, outputs: list[Leaves]) -> list[int]:
+        """Refuse an output that lies in the memory of an earlier one which is still needed."""
+        addresses = [leaves[0].untyped_storage().data_ptr() for leaves in outputs]
+        if not set(addresses).isdisjoint(self._outputs.values()):
+            raise DenoiserError(
+                "the denoiser returned the memory of its earlier output, which the sampler still needs; "
+                "return a fresh tensor, for example output.clone()"
+            )
+        return addresses
+
+    def _free(self, position: int, keep: int = -1) -> None:
+        for register in self.program.dying[position]:
+            if register in self._hold:
+                self._held.append(register)
+            elif register != keep:
+                self._release(register)
+
+    def _release(self, register: int) -> None:
+        leaves, self.registers[register] = self.registers[register], None
+        self._outputs.pop(register, None)
+        if register in self.owned and leaves is not None:
+            self.owned.discard(register)
+            if not self.recording:
+                self._pool.append(leaves)

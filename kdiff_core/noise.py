@@ -1,0 +1,242 @@
+"""Noise sources: keyed noise (the default), noise from a callable, noise from torch generators.
+
+Keyed noise is a pure function of (seed, sample index, stream, interval, visit): sample 7 of seed 0 is the
+same whatever the batch size, its place in the batch, the device, a resume, or how often anything was
+called. The global random state is never touched. Bit-equal within one build of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from .errors import NoiseError, ParameterError
+from .grid import Grid
+from .path import as_path
+from .state import Leaves, flatten, rebuild
+
+# A CPU generator's state is 3 words, then the 624 words of a Mersenne Twister, each in 8 bytes, ...
+_WORDS = slice(3, 627)
+
+
+class _Twister(threading.local):
+    """A CPU generator for each thread, whose whole state is set from a key.
+
+    ``Generator.manual_seed`` keeps only 32 bits of a seed on the CPU: among 100,000 keys two would then
+    be likely to share their noise. Here all 19,937 bits of the state come from a hash of the key.
+    """
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        self.generator = torch.Generator()
+        self.state = self.generator.manual_seed(5489).get_state()
+        self.words = self.state.numpy().view(np.uint64)[_WORDS]
+        if not np.array_equal(self.words, np.random.RandomState(5489).get_state()[1]):  # type: ignore[index]
+            raise NoiseError(
+                f"torch {torch.__version__} lays out its CPU generator in an unknown way, so keyed noise "
+                "cannot be drawn; give noise=kd.noise_from(torch.Generator()) and please report this"
+            )
+        self.frombuffer = lambda data: np.frombuffer(data, np.uint32)
+
+    def seeded(self, key: bytes) -> torch.Generator:
+        self.words[:] = self.frombuffer(hashlib.shake_128(key).digest(624 * 4))
+        return self.generator.set_state(self.state)
+
+
+_twister: _Twister | None = None
+
+
+def _generator(key: bytes) -> torch.Generator:
+    global _twister  # noqa: PLW0603 - made on first use: it imports NumPy
+    if _twister is None:
+        _twister = _Twister()
+    return _twister.seeded(key)
+
+
+def _to_seeds(seed: int | Sequence[int]) -> int | tuple[int, ...]:
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    for value in seeds:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
+            raise ParameterError(f"seed={value!r}: a seed is an integer from 0 to 2**64 - 1")
+    return seed if isinstance(seed, int) else tuple(seeds)
+
+
+def _to_index(index: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if index is None else tuple(int(i) for i in index)
+
+
+@frozen
+class KeyedNoise:
+    """Independent unit noise for each (seed, sample index, stream, interval, visit).
+
+    Attributes:
+        seed: One seed for the run, its samples numbered 0, 1, ...; or a list with one seed for each
+            sample, which is then sample 0 of its seed.
+        index: Numbers of the samples in the batch, if they are not 0, 1, ... (or all 0 for a list of
+            seeds): sample 7 alone is ``KeyedNoise(seed=0, index=[7])``.
+    """
+
+    seed: int | tuple[int, ...] = field(default=0, converter=_to_seeds)
+    index: tuple[int, ...] | None = field(default=None, converter=_to_index)
+
+    brownian = True
+    fills = True
+
+    def check(self, batch: int) -> None:
+        """Raise `NoiseError` unless the seeds and indices fit a batch."""
+        for name, values in (("seed", self.seed), ("index", self.index)):
+            if isinstance(values, tuple) and len(values) != batch:
+                raise NoiseError(
+                    f"{name}: {len(values)} given for a batch of {batch}; give one for each sample"
+                    + (", or a single seed for the run" if name == "seed" else "")
+                )
+
+    def _samples(self, batch: int) -> list[tuple[int, int]]:
+        self.check(batch)
+        one = isinstance(self.seed, int)
+        seeds = [self.seed] * batch if isinstance(self.seed, int) else list(self.seed)
+        index = self.index or (range(batch) if one else [0] * batch)
+        return list(zip(seeds, index, strict=True))
+
+    def noise(
+        self,
+        x: Any,
+        sigma_from: float,
+        sigma_to: float,
+        stream: str = "step",
+        visit: int = 0,
+        out: Leaves | None = None,
+    ) -> Any:
+        """Unit noise like `x`; see `kdiff_core.protocols.NoiseSource.noise`. `out` is memory to reuse."""
+        leaves = flatten(x)
+        out = out or [torch.empty_like(leaf) for leaf in leaves]
+        interval = struct.pack("<ddq", float(sigma_from), float(sigma_to), visit) + stream.encode()
+        samples = self._samples(leaves[0].shape[0])
+        for number, target in enumerate(out):
+            _fill(target, [struct.pack("<QqH", *sample, number) + interval for sample in samples])
+        return rebuild(x, out)
+
+
+def _fill(target: Tensor, keys: list[bytes]) -> None:
+    """Fill each sample of a tensor with the noise of its key, drawn on the CPU in its dtype."""
+    dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
+    if target.device.type == "cpu" and target.dtype == dtype and target.is_contiguous():
+        for row, key in zip(target, keys, strict=True):
+            row.normal_(generator=_generator(key))
+        return
+    pinned = target.device.type == "cuda"
+    host = torch.empty(target.shape, dtype=dtype, pin_memory=pinned)
+    _fill(host, keys)
+    target.copy_(host, non_blocking=pinned)
+
+
+@frozen
+class CallableNoise:
+    """Noise from a function ``f(sigma, sigma_next)`` that returns unit noise like the state."""
+
+    function: Callable[[float, float], Any]
+
+    brownian = False
+    fills = False
+
+    def noise(self, x: Any, sigma_from: float, sigma_to: float, stream: str = "step", visit: int = 0) -> Any:
+        """What the function returns for the interval; its visit and stream are not told apart."""
+        return self.function(sigma_from, sigma_to)
+
+
+@frozen
+class GeneratorNoise:
+    """Noise from torch generators, one for the batch or one for each sample, in the order of the calls."""
+
+    generators: tuple[torch.Generator, ...]
+
+    brownian = True
+    fills = False
+
+    def check(self, batch: int) -> None:
+        """Raise `NoiseError` unless there is one generator, or one for each sample."""
+        if len(self.generators) not in (1, batch):
+            raise NoiseError(f"{len(self.generators)} generators for a batch of {batch}; give one or {batch}")
+
+    def noise(self, x: Any, sigma_from: float, sigma_to: float, stream: str = "step", visit: int = 0) -> Any:
+        """Unit noise like `x`."""
+        leaves = flatten(x)
+        self.check(leaves[0].shape[0])
+        return rebuild(x, [self._draw(leaf) for leaf in leaves])
+
+    def _draw(self, leaf: Tensor) -> Tensor:
+        if len(self.generators) == 1:
+            only = self.generators[0]
+            return torch.randn(leaf.shape, generator=only, dtype=leaf.dtype, device=only.device).to(leaf.device)
+        rows = [
+            torch.randn(leaf.shape[1:], generator=g, dtype=leaf.dtype, device=g.device).to(leaf.device)
+            for g in self.generators
+        ]
+        return torch.stack(rows)
+
+
+def noise_from(source: Any) -> Any:
+    """Make a noise source.
+
+    Args:
+        source: A function ``f(sigma, sigma_next)``, a `torch.Generator`, or a list of generators, one for
+            each sample. A noise source is returned as it is.
+
+    Raises:
+        NoiseError: Anything else.
+    """
+    if isinstance(source, torch.Generator):
+        return GeneratorNoise((source,))
+    if (
+        isinstance(source, (list, tuple)) and source and all(isinstance(g, torch.Generator) for g in source)
+    ):
+        return GeneratorNoise(tuple(source))
+    if callable(getattr(source, "noise", None)):
+        return source
+    if callable(source):
+        return CallableNoise(source)
+    raise NoiseError(
+        f"noise={source!r:.60}: a noise source has .noise(x, sigma_from, sigma_to, stream, visit); "
+        "kd.noise_from also takes a function f(sigma, sigma_next) or torch generators"
+    )
+
+
+def start(
+    sigmas: Any,
+    like: Any,
+    path: str = "ve",
+    seed: int | Sequence[int] = 0,
+    x0: Any = None,
+    noise: Any = None,
+) -> Any:
+    """The state at the first level of a grid: pure noise, or noised data for image to image.
+
+    The noise does not depend on the level, so that one seed gives one composition on every schedule.
+
+    Args:
+        sigmas: Grid, or anything that makes one.
+        like: A state of the wanted shapes, dtypes and devices; its values are not read.
+        path: ``"ve"`` or ``"flow"``.
+        seed: Seed of the run, or one for each sample.
+        x0: Data to start from, a state like `like`; default none (zero).
+        noise: A noise source in place of `seed`.
+
+    Returns:
+        ``alpha * x0 + sigma * noise``, a state like `like`.
+    """
+    sigma = Grid.of(sigmas)[0]
+    alpha = as_path(path).alpha(sigma)
+    source = KeyedNoise(seed) if noise is None else noise_from(noise)
+    drawn = flatten(source.noise(like, 0.0, 0.0, "start", 0))
+    if x0 is None:
+        return rebuild(like, [n.mul_(sigma) for n in drawn])
+    data = flatten(x0)
+    return rebuild(like, [n.mul_(sigma).add_(d, alpha=alpha) for n, d in zip(drawn, data, strict=True)])

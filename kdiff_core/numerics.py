@@ -1,0 +1,109 @@
+"""Scalar functions that a step uses, on floats, torch scalars and high-precision numbers alike.
+
+A step takes `exp`, `log`, ... from here, never from `math`, so that one definition serves plans (floats),
+tuning by gradient (torch scalars) and checks in high precision (mpmath). Limits are taken instead of
+raised: ``log(0)`` is ``-inf``, ``exp`` overflows to ``inf``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+Number = Any  # float, a torch scalar, or a high-precision number
+
+
+def _call(name: str, x: Number) -> Number:
+    """Apply a function by name to a number that is not a float."""
+    method = getattr(x, name, None)
+    return method() if method is not None else getattr(x.context, name)(x)
+
+
+def exp(x: Number) -> Number:
+    """``e ** x``; ``inf`` on overflow."""
+    if isinstance(x, (float, int)):
+        try:
+            return math.exp(x)
+        except OverflowError:
+            return math.inf
+    return _call("exp", x)
+
+
+def expm1(x: Number) -> Number:
+    """``e ** x - 1`` without cancellation near 0; ``inf`` on overflow."""
+    if isinstance(x, (float, int)):
+        try:
+            return math.expm1(x)
+        except OverflowError:
+            return math.inf
+    return _call("expm1", x)
+
+
+def log(x: Number) -> Number:
+    """Natural logarithm; ``-inf`` at 0."""
+    if isinstance(x, (float, int)):
+        return math.log(x) if x != 0 else -math.inf
+    return _call("log", x)
+
+
+def sqrt(x: Number) -> Number:
+    """Square root; 0 for a negative `x`, which here is always 0 but for rounding."""
+    if isinstance(x, (float, int)):
+        return math.sqrt(x) if x > 0 else 0.0
+    return _call("sqrt", x) if x > 0 else x * 0
+
+
+def phi(k: int, h: Number) -> Number:
+    """The function phi_k of exponential integrators: ``phi_0 = e^h``, ``phi_k = (phi_{k-1} - 1/(k-1)!) / h``.
+
+    Hochbruck and Ostermann 2010, "Exponential integrators", eq. 2.10. Near 0, where the recurrence
+    cancels, the series ``sum_j h^j / (j + k)!`` is used.
+
+    Args:
+        k: Index, 0 or more.
+        h: Where; for steps in log-SNR usually ``-h`` of the step.
+
+    Returns:
+        ``phi_k(h)``; its limit at ``h = -inf`` and at 0.
+    """
+    if k == 0:
+        return exp(h)
+    if -1.0 < h < 1.0:
+        term = total = 1.0 / math.factorial(k) + h * 0
+        for j in range(1, 22):
+            term = term * h / (j + k)
+            total = total + term
+        return total
+    if k == 1:
+        return expm1(h) / h
+    return (phi(k - 1, h) - 1.0 / math.factorial(k - 1)) / h
+
+
+def lagrange_integrals(nodes: Sequence[Number], start: Number, end: Number) -> list[Number]:
+    """Integrals from `start` to `end` of the Lagrange polynomials on `nodes`.
+
+    They are the weights of an Adams-Bashforth step on uneven nodes, exact to rounding.
+
+    Args:
+        nodes: Distinct points, as many as the order of the method.
+        start: Lower limit.
+        end: Upper limit.
+
+    Returns:
+        One weight for each node; they sum to ``end - start``.
+    """
+    width = end - start
+    at = [(node - start) / width for node in nodes]
+    weights = []
+    for j, own in enumerate(at):
+        coefficients: list[Number] = [1.0]  # of u^0, u^1, ...
+        for i, other in enumerate(at):
+            if i != j:
+                scale = 1.0 / (own - other)
+                shifted = [0.0, *coefficients]
+                coefficients = [
+                    scale * (s - other * c) for s, c in zip(shifted, [*coefficients, 0.0], strict=True)
+                ]
+        weights.append(width * sum(c / (power + 1) for power, c in enumerate(coefficients)))
+    return weights

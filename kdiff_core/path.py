@@ -1,0 +1,145 @@
+"""The two noise paths, VE and flow: ``x = alpha(sigma) * x0 + sigma * noise``.
+
+On VE ``alpha = 1`` (the k-diffusion convention, to which eps, v and x0 models are brought); on flow
+``alpha = 1 - sigma`` (SD3, Flux: rectified flow). Both share ``dx/dsigma = (x - D) / sigma``. The
+log signal-to-noise ratio is ``lambda = log(alpha / sigma)``; its inverse is `Path.sigma`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .errors import ParameterError
+from .numerics import Number, exp, log, sqrt
+
+# On a flow path lambda is -inf at sigma = 1; a stage inside a step from there is placed from here.
+FLOW_INNER_START = 1 - 1e-4
+
+
+class Path:
+    """One way from data to noise. Use the constants `VE` and `FLOW`."""
+
+    name: str
+
+    def alpha(self, sigma: Number) -> Number:
+        """Factor of the data in a state at level `sigma`."""
+        raise NotImplementedError
+
+    def lambda_(self, sigma: Number) -> Number:
+        """Log-SNR ``log(alpha / sigma)``; ``inf`` at 0 and, on flow, ``-inf`` at 1."""
+        raise NotImplementedError
+
+    def sigma(self, lambda_: Number) -> Number:
+        """Level with the log-SNR `lambda_`, the inverse of `Path.lambda_`."""
+        raise NotImplementedError
+
+    def ratio(self, sigma: Number) -> Number:
+        """Noise-to-signal ratio ``sigma / alpha``, the level in VE coordinates; ``inf`` at 1 on flow."""
+        raise NotImplementedError
+
+    def from_ratio(self, ratio: Number) -> Number:
+        """Level with the noise-to-signal ratio `ratio`, the inverse of `Path.ratio`."""
+        raise NotImplementedError
+
+    def ancestral_down(self, sigma: Number, sigma_next: Number, eta: Number) -> Number:
+        """Level to which the deterministic part of an ancestral step goes; see `ancestral_down`."""
+        raise NotImplementedError
+
+    def ratio_down(self, sigma: Number, sigma_next: Number, eta: Number) -> Number:
+        """The same, taken in VE coordinates: one SDE on every path."""
+        return self.from_ratio(ancestral_down(self.ratio(sigma), self.ratio(sigma_next), eta))
+
+    def inner_lambda(self, sigma: Number) -> Number:
+        """Log-SNR from which the stages inside a step are placed: finite also where a flow path begins."""
+        return self.lambda_(sigma)
+
+    def __repr__(self) -> str:
+        """Return the name, as the user writes it."""
+        return f"Path({self.name!r})"
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Pickle by name: there is one object for each path."""
+        return as_path, (self.name,)
+
+
+class _VE(Path):
+    name = "ve"
+
+    def alpha(self, sigma: Number) -> Number:
+        return 1.0
+
+    def lambda_(self, sigma: Number) -> Number:
+        return -log(sigma) if sigma != 0 else math.inf
+
+    def sigma(self, lambda_: Number) -> Number:
+        return exp(-lambda_)
+
+    def ratio(self, sigma: Number) -> Number:
+        return sigma
+
+    def from_ratio(self, ratio: Number) -> Number:
+        return ratio
+
+    def ancestral_down(self, sigma: Number, sigma_next: Number, eta: Number) -> Number:
+        return ancestral_down(sigma, sigma_next, eta)
+
+
+class _Flow(Path):
+    name = "flow"
+
+    def alpha(self, sigma: Number) -> Number:
+        return 1.0 - sigma
+
+    def lambda_(self, sigma: Number) -> Number:
+        return log((1.0 - sigma) / sigma) if sigma != 0 else math.inf
+
+    def sigma(self, lambda_: Number) -> Number:
+        return 1.0 / (1.0 + exp(lambda_))
+
+    def ratio(self, sigma: Number) -> Number:
+        return sigma / (1.0 - sigma) if sigma != 1 else math.inf
+
+    def from_ratio(self, ratio: Number) -> Number:
+        return ratio / (1.0 + ratio) if ratio != math.inf else 1.0
+
+    def ancestral_down(self, sigma: Number, sigma_next: Number, eta: Number) -> Number:
+        # With eta = 1 both paths go down to sigma_next^2 / sigma. In between, flow hosts interpolate the
+        # level itself: sigma_next (1 - eta (1 - sigma_next / sigma)).
+        return max(sigma_next * (1.0 - eta * (1.0 - sigma_next / sigma)), sigma_next * 0)
+
+    def inner_lambda(self, sigma: Number) -> Number:
+        return self.lambda_(min(sigma, FLOW_INNER_START))
+
+
+VE: Path = _VE()
+FLOW: Path = _Flow()
+_PATHS = {"ve": VE, "flow": FLOW}
+
+
+def as_path(path: str | Path) -> Path:
+    """Return the path of a name.
+
+    Raises:
+        ParameterError: Neither ``"ve"`` nor ``"flow"``.
+    """
+    if isinstance(path, Path):
+        return path
+    if path not in _PATHS:
+        raise ParameterError(f"path={path!r}: no such noise path; use 've' (eps, v, x0 models) or 'flow'")
+    return _PATHS[path]
+
+
+def ancestral_down(sigma: Number, sigma_next: Number, eta: Number) -> Number:
+    """Level to which the deterministic part of an ancestral step goes on VE.
+
+    The rest, a noise of variance ``sigma_next^2 - down^2``, is added afresh. With ``eta = 1`` this is
+    the exact posterior of DDPM (Ho et al. 2020, arXiv:2006.11239, eq. 7) in VE coordinates, with
+    ``eta`` between 0 and 1 that of DDIM (Song et al. 2020, arXiv:2010.02502, eq. 16).
+
+    Args:
+        sigma: Level of the state, above `sigma_next`.
+        sigma_next: Level to reach.
+        eta: Share of the fresh noise; 0 is deterministic, values above 1 are cut where `down` reaches 0.
+    """
+    ratio = sigma_next / sigma
+    return sigma_next * sqrt(1.0 - eta * eta * (1.0 - ratio * ratio))

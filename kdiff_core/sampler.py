@@ -1,0 +1,216 @@
+"""`StepSampler`: the base of samplers. An author writes one pure step; the core does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .errors import CapabilityError, GridError, ParameterError
+from .grid import Grid
+from .path import FLOW, Path, as_path
+from .plan import Plan, trace
+
+if TYPE_CHECKING:
+    from .context import StepContext
+    from .protocols import Callback, Denoiser, PathName, Process
+    from .result import Checkpoint, Result
+
+
+class StepSampler:
+    """A sampler given by its step. Subclasses are attrs-frozen: their fields are the parameters.
+
+    A step is pure: it draws no random number of its own, changes nothing in place and keeps nothing on
+    `self`. Model outputs and noise it gets from `ctx`; what later steps need it gives to ``ctx.keep``.
+
+    Attributes:
+        order: Order of one step, given exact history, on uneven steps.
+        memory: Number of earlier points that a step reads from ``ctx.past``.
+        stochastic: Whether it asks for noise.
+        reaches_zero: Whether `step` itself goes to level 0; otherwise the core ends with ``D(x, sigma)``.
+        rises: Whether the levels that `prepare` returns may rise.
+        needs: Outputs that it needs beside the guided one: ``"cond"``, ``"uncond"``.
+        linear: Whether each state is a linear combination of earlier ones, so that it can be traced.
+    """
+
+    __slots__ = ()
+
+    order: int = 1
+    memory: int = 0
+    stochastic: bool = False
+    reaches_zero: bool = False
+    rises: bool = False
+    needs: frozenset[str] = frozenset()
+    linear: bool = True
+
+    @property
+    def order_smooth(self) -> int:
+        """Order on grids that a smooth function makes; differs from `order` for a few methods only."""
+        return self.order
+
+    def prepare(self, grid: Grid, path: Path, process: Process | None) -> Sequence[float]:
+        """Return the levels to visit. Default: those of the grid.
+
+        Args:
+            grid: What the caller asked for.
+            path: The noise path.
+            process: The model's noise process, or None.
+        """
+        return grid
+
+    def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
+        """Go from `sigma` to `sigma_next`.
+
+        Args:
+            ctx: What the step can ask for.
+            x: State at `sigma`: a symbol, a tensor or a nest; sums and products with numbers work on all.
+            sigma: Level of the state.
+            sigma_next: Level to reach; above 0 unless the sampler `reaches_zero`.
+
+        Returns:
+            The state at `sigma_next`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def levels(self, sigmas: Any, path: PathName | Path = "ve", process: Process | None = None) -> Grid:
+        """Return the levels that a run visits, checked.
+
+        Raises:
+            GridError: The grid, or what `prepare` made of it, cannot be run on this path.
+        """
+        path = as_path(path)
+        grid = Grid.of(sigmas)
+        if path is FLOW and grid[0] > 1:
+            raise GridError(
+                f"noise levels: sigmas[0] = {grid[0]} on a flow path, where levels lie in [0, 1]; "
+                "is the model on the VE path?"
+            )
+        visited = tuple(float(v) for v in self.prepare(grid, path, process))
+        if not self.rises:
+            return Grid.of(visited)
+        for a, b in zip(visited, visited[1:], strict=False):
+            if a == b or min(a, b) < 0:
+                raise GridError(f"{self!r} visits the levels {a} and {b} one after the other")
+        return Grid(visited)
+
+    def plan(self, sigmas: Any, path: PathName | Path = "ve", process: Process | None = None) -> Plan:
+        """What this sampler does on a grid, as data.
+
+        Args:
+            sigmas: Grid, or anything that makes one.
+            path: Noise path.
+            process: The model's noise process, if known.
+
+        Raises:
+            TraceError: The sampler is not linear in the state, so it has no plan.
+            GridError: Levels that cannot be run.
+            PlanError: A weight that is not finite.
+        """
+        path = as_path(path)
+        levels = self.levels(sigmas, path, process)
+        try:
+            hash((self, process))
+        except TypeError:  # a parameter that cannot be hashed: no caching
+            return trace(self, tuple(levels), path, process)
+        return _traced(self, levels, path, process)
+
+    def run(
+        self,
+        denoiser: Denoiser,
+        x: Any = None,
+        sigmas: Any = None,
+        *,
+        seed: int | Sequence[int] | None = None,
+        noise: Any = None,
+        cond: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        progress: bool = False,
+        trajectory: bool = False,
+        process: Process | None = None,
+        stop: int | None = None,
+        resume: Checkpoint | None = None,
+    ) -> Result:
+        """Sample, and return everything about the run.
+
+        Args:
+            denoiser: The model; see `kdiff_core.protocols.Denoiser`.
+            x: State at the first level, ``(B, ...)`` or a nest; see `kdiff_core.start`.
+            sigmas: Noise levels, ``n + 1`` for ``n`` steps.
+            seed: Seed of the step noise, or one for each sample. Default: a fresh one, found in ``info``.
+            noise: Noise source in place of `seed`; see `kdiff_core.noise_from`.
+            cond: Keyword arguments for the denoiser.
+            callback: Called with a `StepInfo` at the end of each step; may raise to stop.
+            progress: Show a progress bar that counts model calls.
+            trajectory: Keep the states at all levels.
+            process: The model's noise process; default its attribute ``process``, if it has one.
+            stop: Stop after this many steps, with a checkpoint.
+            resume: Go on from a checkpoint, in place of `x` and `sigmas`.
+
+        Raises:
+            GridError: Noise levels that are empty, rising, repeated, negative or not finite.
+            StateError: A state that no sampler can start from.
+            NoiseError: Seeds that do not fit the batch.
+            CapabilityError: The sampler needs what the denoiser cannot give.
+            DenoiserError: The denoiser returned something other than a state like `x`.
+            NonFiniteError: A model output or a state became NaN or infinite.
+        """
+        from .engine import run
+
+        return run(
+            self,
+            denoiser,
+            x,
+            sigmas,
+            seed=seed,
+            noise=noise,
+            cond=cond,
+            callback=callback,
+            progress=progress,
+            trajectory=trajectory,
+            process=process,
+            stop=stop,
+            resume=resume,
+        )
+
+    def __call__(self, denoiser: Denoiser, x: Any, sigmas: Any, **options: Any) -> Any:
+        """Sample, and return the final state; the options are those of `run`."""
+        return self.run(denoiser, x, sigmas, **options).x
+
+
+@lru_cache(maxsize=128)
+def _traced(sampler: StepSampler, levels: Grid, path: Path, process: Process | None) -> Plan:
+    return trace(sampler, tuple(levels), path, process)
+
+
+def check_one_step(instance: Any, attribute: Any, solver: Any) -> None:
+    """Validate the solver of a modifier that works on one deterministic step at a time (an attrs validator).
+
+    Raises:
+        ParameterError: The solver has a memory, draws noise, or is no `StepSampler`.
+    """
+    name = type(instance).__name__
+    if not isinstance(solver, StepSampler):
+        raise ParameterError(f"{name}: {attribute.name}={solver!r:.60} is no StepSampler")
+    if solver.memory or solver.stochastic:
+        why = f"reads {solver.memory} earlier points" if solver.memory else "draws noise itself"
+        raise ParameterError(
+            f"{name} does not make sense for {solver!r}, which {why}; it takes a deterministic one-step "
+            "solver such as 'euler', 'heun', 'dpm2' or 'dpmpp_2s'"
+        )
+
+
+def check_needs(sampler: StepSampler, denoiser: Any) -> None:
+    """Refuse a denoiser that cannot give what a sampler needs.
+
+    Raises:
+        CapabilityError: It has no ``predict``, or is not callable.
+    """
+    if not callable(denoiser):
+        raise CapabilityError(
+            f"denoiser={denoiser!r:.60} is not callable; a denoiser is called with (x, sigma, **cond)"
+        )
+    if sampler.needs and not callable(getattr(denoiser, "predict", None)):
+        raise CapabilityError(
+            f"{sampler!r} needs the outputs {sorted(sampler.needs)}; {type(denoiser).__name__} has no "
+            "predict(x, sigma, **cond). Wrap the model in a guided denoiser, for example kd.get_guidance('cfg')"
+        )

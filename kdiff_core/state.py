@@ -1,0 +1,157 @@
+"""States as lists of tensors: a tensor, or any nest (dict, list, tuple, dataclass) with one batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import DenoiserError, StateError
+
+Leaves = list[Tensor]
+
+
+def flatten(state: Any) -> Leaves:
+    """Return the tensors of a state, in a fixed order."""
+    if isinstance(state, Tensor):
+        return [state]
+    if isinstance(state, dict):
+        return [leaf for key in state for leaf in flatten(state[key])]
+    if isinstance(state, (list, tuple)):
+        return [leaf for item in state for leaf in flatten(item)]
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        return [leaf for f in dataclasses.fields(state) for leaf in flatten(getattr(state, f.name))]
+    raise StateError(
+        f"x: {_where(state)} is no state; give a tensor, or a dict, list, tuple or dataclass of tensors"
+    )
+
+
+def rebuild(like: Any, leaves: Sequence[Tensor]) -> Any:
+    """Put leaves back into the shape of a nest."""
+    if isinstance(like, Tensor):
+        return leaves[0]
+    remaining = iter(leaves)
+    return _rebuild(like, lambda: next(remaining))
+
+
+def _rebuild(like: Any, take: Callable[[], Tensor]) -> Any:
+    if isinstance(like, Tensor):
+        return take()
+    if isinstance(like, dict):
+        return type(like)((key, _rebuild(value, take)) for key, value in like.items())
+    if isinstance(like, (list, tuple)):
+        items = [_rebuild(item, take) for item in like]
+        return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
+    changes = {f.name: _rebuild(getattr(like, f.name), take) for f in dataclasses.fields(like)}
+    return dataclasses.replace(like, **changes)
+
+
+def _where(value: Any) -> str:
+    return f"{type(value).__name__} {value!r:.40}"
+
+
+def check_state(state: Any) -> Leaves:
+    """Check an initial state and return its tensors.
+
+    Raises:
+        StateError: Not floating point, no batch dimension, several batch sizes or devices, not finite.
+    """
+    leaves = flatten(state)
+    if not leaves:
+        raise StateError("x: the state has no tensor in it")
+    batch, device = leaves[0].shape[:1], leaves[0].device
+    for leaf in leaves:
+        shape = tuple(leaf.shape)
+        if not leaf.is_floating_point():
+            raise StateError(f"x: a state of dtype {leaf.dtype}; samplers need floating point: x.float()")
+        if leaf.ndim == 0 or leaf.numel() == 0:
+            raise StateError(f"x: a state of shape {shape}; it needs a batch dimension first: (B, ...), B > 0")
+        if leaf.shape[:1] != batch or leaf.device != device:
+            raise StateError(
+                f"x: tensors of one state with batch {batch[0]} on {device} and batch {shape[0]} on "
+                f"{leaf.device}; all need the same"
+            )
+        if not all_finite(leaf):
+            raise StateError("x: the initial state has NaN or infinite values")
+    return leaves
+
+
+def all_finite(leaf: Tensor) -> bool:
+    """Whether every value is finite; one read, and a second one only if the sum overflows."""
+    total = float(leaf.detach().sum())
+    return total - total == 0 or bool(torch.isfinite(leaf.detach()).all())
+
+
+def check_output(output: Any, x: Any, leaves: Leaves) -> Leaves:
+    """Check what a denoiser returned against the state it was given, and cast it to the state's dtype.
+
+    Raises:
+        DenoiserError: Another structure, shape or device, or no tensor.
+    """
+    if isinstance(x, Tensor) and not isinstance(output, Tensor):
+        raise DenoiserError(
+            f"the denoiser returned a {type(output).__name__}; it returns a tensor of shape "
+            f"{tuple(x.shape)}, the denoised state"
+        )
+    try:
+        found = flatten(output)
+    except StateError as error:
+        raise DenoiserError(f"the denoiser returned {_where(output)}, which is no state") from error
+    if len(found) != len(leaves):
+        raise DenoiserError(
+            f"the denoiser returned a state of {len(found)} tensors; the one it was given has {len(leaves)}"
+        )
+    for i, (new, old) in enumerate(zip(found, leaves, strict=True)):
+        if new.shape != old.shape or new.device != old.device:
+            raise DenoiserError(
+                f"the denoiser returned shape {tuple(new.shape)} on {new.device} for a state of shape "
+                f"{tuple(old.shape)} on {old.device}; both must be equal"
+            )
+        if new.dtype != old.dtype:
+            found[i] = new.to(old.dtype)
+    return found
+
+
+class Nest:
+    """Arithmetic on a nest, for samplers that run on tensors: sums, and products with numbers."""
+
+    __slots__ = ("leaves", "like")
+
+    def __init__(self, like: Any, leaves: Sequence[Tensor]) -> None:
+        self.like = like
+        self.leaves = leaves
+
+    def _each(self, other: Any, f: Callable[[Tensor, Any], Tensor]) -> Nest:
+        others = other.leaves if isinstance(other, Nest) else [other] * len(self.leaves)
+        return Nest(self.like, [f(a, b) for a, b in zip(self.leaves, others, strict=True)])
+
+    def __add__(self, other: Any) -> Nest:
+        """Add another nest."""
+        return self._each(other, torch.add)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Nest:
+        """Subtract another nest."""
+        return self._each(other, torch.sub)
+
+    def __rsub__(self, other: Any) -> Nest:
+        """Subtract from another nest."""
+        return -self + other
+
+    def __neg__(self) -> Nest:
+        """Negate."""
+        return self * -1.0
+
+    def __mul__(self, factor: Any) -> Nest:
+        """Multiply by a number."""
+        return self._each(factor, torch.mul)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Nest:
+        """Divide by a number."""
+        return self._each(divisor, torch.div)

@@ -1,0 +1,1 @@
+"""Exact denoisers of real data: no training, and every answer known in closed form."""

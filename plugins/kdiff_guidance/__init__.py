@@ -1,0 +1,1 @@
+"""Guidance: denoisers made of a denoiser's answers to different conditions."""

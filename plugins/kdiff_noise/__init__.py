@@ -1,0 +1,1 @@
+"""The noise sources that come with kdiff; their code is the core's, which needs a default."""
