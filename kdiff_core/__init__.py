@@ -83,7 +83,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = sorted(_MODULE_OF)
+__all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:

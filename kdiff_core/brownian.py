@@ -9,6 +9,7 @@ over ``[a, c]`` cut at ``b``, ``noise(a, c) = sqrt((a-b)/(a-c)) noise(a, b) + sq
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .linear import Linear
@@ -35,7 +36,7 @@ def pieces(interval: Interval, others: Iterable[Interval]) -> list[tuple[Number,
     same_way = [o for o in others if (o[0] > o[1]) == (start > end)]
     cuts = sorted({e for o in same_way for e in o if low < e < high}, reverse=start > end)
     ends = [start, *cuts, end]
-    return [(a, b, sqrt((a - b) / (start - end))) for a, b in zip(ends, ends[1:], strict=False)]
+    return [(a, b, sqrt((a - b) / (start - end))) for a, b in pairwise(ends)]
 
 
 def split_overlaps(plan: Plan) -> Plan:

@@ -85,7 +85,7 @@ def combine(chain: Recipe, operands: Sequence[Tensor], out: Tensor) -> Tensor:
     """
     if not _blockwise(chain, operands, out):
         return _chain(chain, operands, out)
-    for target, *parts in zip(*(t.view(-1).split(BLOCK) for t in (out, *operands)), strict=True):
+    for target, *parts in zip(*(torch.split(t.view(-1), BLOCK) for t in (out, *operands)), strict=True):
         _chain(chain, parts, target)
     return out
 

@@ -68,7 +68,7 @@ class _Prefetch:
     def __init__(self, source: Any, x: Any, leaves: Leaves, requests: Sequence[Noise]) -> None:
         self.direct = _Direct(source, x, leaves)
         self.device = leaves[0].device
-        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream(self.device)
         self.pool = ThreadPoolExecutor(1, "kdiff-noise")
         self.requests = deque(requests)
         self.pending: deque[tuple[Noise, Future[tuple[Leaves, Any]]]] = deque()
@@ -113,6 +113,7 @@ class StepNoise:
         self.drawn: dict[str, dict[Interval, Leaves]] = {}
 
     def __call__(self, sigma_from: float, sigma_to: float, stream: str) -> Any:
+        """Unit noise of an interval, like the state."""
         known = self.drawn.setdefault(stream, {})
         if self.brownian:
             for interval in list(known):
@@ -122,10 +123,7 @@ class StepNoise:
         found = [(self._piece(stream, (a, b)), weight) for a, b, weight in parts]
         leaves = found[0][0]
         if len(found) > 1:
-            leaves = [
-                sum(part[i] * weight for part, weight in found)  # type: ignore[misc]
-                for i in range(len(leaves))
-            ]
+            leaves = [sum(part[i] * weight for part, weight in found) for i in range(len(leaves))]
         return rebuild(self.x, leaves)
 
     def _piece(self, stream: str, interval: Interval) -> Leaves:

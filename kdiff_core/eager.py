@@ -39,9 +39,11 @@ class EagerContext(StepContext):
         self.step_noise = StepNoise(self.job.source, self.job.x, self.job.leaves, self.visits)
 
     def denoise(self, x: Any, sigma: float) -> Any:
+        """Call the denoiser."""
         return self._call(x, sigma, ("denoised",))[0]
 
     def predict(self, x: Any, sigma: float) -> Prediction:
+        """Call the guided denoiser."""
         return Prediction(*self._call(x, sigma, Prediction._fields))
 
     def _call(self, x: Any, sigma: float, outputs: tuple[str, ...]) -> list[Any]:
@@ -54,7 +56,7 @@ class EagerContext(StepContext):
         return results
 
     def noise(self, sigma_from: float, sigma_to: float, stream: str = "step") -> Any:
+        """Draw from the run's source."""
         assert self.step_noise is not None
         drawn = self.step_noise(sigma_from, sigma_to, stream)
         return self.wrap(flatten(drawn))
-

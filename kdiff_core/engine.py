@@ -24,7 +24,7 @@ from .state import Leaves, all_finite, check_output, check_state, rebuild
 class StepDone(NamedTuple):
     """What both ways of running yield at the end of a step; `x` and `denoised` only if they are wanted."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     sigma: float
     sigma_hat: float
     sigma_next: float
@@ -146,7 +146,8 @@ def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -
         "traced": job.plan is not None,
         "why_eager": job.why_eager,
     }
-    initial, deferred, end = job.leaves, [], job.leaves
+    initial = end = job.leaves
+    deferred: list[Tensor] = []
     try:
         for done in _plan_steps(job) if job.plan is not None else _eager_steps(job):
             end = done.end
@@ -213,15 +214,15 @@ def _eager_steps(job: Job) -> Iterator[StepDone]:
 
 
 def _watch(job: Job, end: Leaves, initial: Leaves, deferred: list[Tensor]) -> None:
-    """Look at a step's end state: at once on the CPU, after the run on a device, which is not made to wait."""
+    """Look at a step's end state: at once on the CPU; on a device after the run, so that nothing waits."""
     for leaf in end:
         if leaf.device.type != "cpu":
             deferred.append(leaf.detach().sum())
         elif not all_finite(leaf):
             _locate(job, initial)
             raise NonFiniteError(
-                f"the state became NaN or infinite in {job.where()}, but not when the run was repeated to find "
-                "the place: the denoiser or the noise is not deterministic"
+                f"the state became NaN or infinite in {job.where()}, but not when the run was repeated to "
+                "find the place: the denoiser or the noise is not deterministic"
             )
 
 
@@ -251,7 +252,9 @@ def _step_info(job: Job, done: StepDone) -> StepInfo:
     )
 
 
-def _annotate(error: Exception, job: Job, end: Leaves, states: list[Any] | None, info: dict[str, Any]) -> None:
+def _annotate(
+    error: Exception, job: Job, end: Leaves, states: list[Any] | None, info: dict[str, Any]
+) -> None:
     """Say on somebody's exception where the run was, and keep what was computed on it."""
     if not isinstance(error, NonFiniteError):
         error.add_note(f"kdiff: in {job.where()}, after {job.evaluations} evaluations")
@@ -293,8 +296,12 @@ def choose_source(seed: Any, noise: Any, batch: int) -> Any:
         NoiseError: Both a seed and a source are given, or the source does not fit the batch.
     """
     if noise is not None and seed is not None:
-        raise NoiseError("seed and noise are both given; a noise source has its own seed, so give one of them")
-    source = noise_from(noise) if noise is not None else KeyedNoise(secrets.randbits(32) if seed is None else seed)
+        raise NoiseError(
+            "seed and noise are both given; a noise source has its own seed, so give one of them"
+        )
+    source = (
+        noise_from(noise) if noise is not None else KeyedNoise(secrets.randbits(32) if seed is None else seed)
+    )
     check = getattr(source, "check", None)
     if check is not None:
         check(batch)
@@ -303,15 +310,20 @@ def choose_source(seed: Any, noise: Any, batch: int) -> Any:
 
 def _check_stop(stop: int, job: Job) -> None:
     if job.plan is None:
-        raise CapabilityError(f"stop={stop}: {job.name} has no plan to stop in the middle of: {job.why_eager}")
+        raise CapabilityError(
+            f"stop={stop}: {job.name} has no plan to stop in the middle of: {job.why_eager}"
+        )
     if not 1 <= stop <= job.total:
         raise ParameterError(f"stop={stop}: this run has {job.total} steps; give 1 to {job.total}")
 
 
 def checkpoint_of(job: Job) -> Checkpoint:
+    """A run as it stands, its states copied."""
     machine = job.machine
     assert machine is not None
-    live = {r: [leaf.detach().clone() for leaf in ls] for r, ls in enumerate(machine.registers) if ls is not None}
+    live = {
+        r: [leaf.detach().clone() for leaf in ls] for r, ls in enumerate(machine.registers) if ls is not None
+    }
     noise = None
     if isinstance(job.source, KeyedNoise):
         noise = {"seed": job.source.seed, "index": job.source.index}
@@ -319,8 +331,16 @@ def checkpoint_of(job: Job) -> Checkpoint:
 
 
 def resumed_job(
-    sampler: StepSampler | None, denoiser: Any, x: Any, sigmas: Any, seed: Any, noise: Any, cond: Any, at: Checkpoint
+    sampler: StepSampler | None,
+    denoiser: Any,
+    x: Any,
+    sigmas: Any,
+    seed: Any,
+    noise: Any,
+    cond: Any,
+    at: Checkpoint,
 ) -> Job:
+    """A run that goes on from a checkpoint."""
     if x is not None or sigmas is not None:
         raise ParameterError("x and sigmas come from the checkpoint: give resume= alone")
     plan = at.plan
@@ -334,7 +354,9 @@ def resumed_job(
     else:
         source = choose_source(seed, noise, leaves[0].shape[0])
     levels = tuple(float(v) for v in plan.levels)
-    job = Job(sampler, plan.sampler, denoiser, at.like, leaves, levels, plan.path, None, plan, source, cond or {})
+    job = Job(
+        sampler, plan.sampler, denoiser, at.like, leaves, levels, plan.path, None, plan, source, cond or {}
+    )
     job.evaluations = at.evaluations
     job.machine = new_machine(job, plan)
     job.machine.restore(at.position, {r: list(ls) for r, ls in at.registers.items()})
@@ -345,7 +367,8 @@ class _Progress:
     """A bar that counts model calls; nothing if it is not wanted."""
 
     def __init__(self, wanted: bool, job: Job) -> None:
-        self.wanted, self.job, self.bar = wanted, job, None
+        self.wanted, self.job = wanted, job
+        self.bar: Any = None
 
     def __enter__(self) -> None:
         if self.wanted:
@@ -358,10 +381,9 @@ class _Progress:
 
     def __exit__(self, *exc: object) -> None:
         if self.bar is not None:
-            self.bar.close()  # type: ignore[unreachable]
+            self.bar.close()
 
 
 def _provider(sampler: Any) -> str:
     """Package of a sampler, for messages."""
     return type(sampler).__module__.partition(".")[0]
-

@@ -40,8 +40,8 @@ class Linear:
             return _refuse("adding", other)
         terms = dict(self.terms)
         for register, weight in other.terms.items():
-            weight = weight if factor == 1.0 else factor * weight
-            total = terms[register] + weight if register in terms else weight
+            scaled = weight if factor == 1.0 else factor * weight
+            total = terms[register] + scaled if register in terms else scaled
             if isinstance(total, float) and total == 0.0:
                 terms.pop(register, None)
             else:
@@ -117,5 +117,5 @@ def _is_number(value: Any) -> bool:
 def _refuse(what: str, value: Any) -> NoReturn:
     raise TraceError(
         f"{what} a {type(value).__name__} is not linear in the state: while a sampler is traced, states "
-        "can only be added and multiplied by numbers; set `linear = False` on the sampler to run it on tensors"
+        "can only be added and multiplied by numbers; set `linear = False` on a sampler to run it on tensors"
     )

@@ -8,7 +8,6 @@ refers to its memory (a model that keeps its input, for example).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor

@@ -44,10 +44,11 @@ class _Twister(threading.local):
                 f"torch {torch.__version__} lays out its CPU generator in an unknown way, so keyed noise "
                 "cannot be drawn; give noise=kd.noise_from(torch.Generator()) and please report this"
             )
-        self.frombuffer = lambda data: np.frombuffer(data, np.uint32)
 
     def seeded(self, key: bytes) -> torch.Generator:
-        self.words[:] = self.frombuffer(hashlib.shake_128(key).digest(624 * 4))
+        import numpy as np
+
+        self.words[:] = np.frombuffer(hashlib.shake_128(key).digest(624 * 4), np.uint32)
         return self.generator.set_state(self.state)
 
 
@@ -175,7 +176,9 @@ class GeneratorNoise:
     def _draw(self, leaf: Tensor) -> Tensor:
         if len(self.generators) == 1:
             only = self.generators[0]
-            return torch.randn(leaf.shape, generator=only, dtype=leaf.dtype, device=only.device).to(leaf.device)
+            return torch.randn(leaf.shape, generator=only, dtype=leaf.dtype, device=only.device).to(
+                leaf.device
+            )
         rows = [
             torch.randn(leaf.shape[1:], generator=g, dtype=leaf.dtype, device=g.device).to(leaf.device)
             for g in self.generators
@@ -195,9 +198,7 @@ def noise_from(source: Any) -> Any:
     """
     if isinstance(source, torch.Generator):
         return GeneratorNoise((source,))
-    if (
-        isinstance(source, (list, tuple)) and source and all(isinstance(g, torch.Generator) for g in source)
-    ):
+    if isinstance(source, (list, tuple)) and source and all(isinstance(g, torch.Generator) for g in source):
         return GeneratorNoise(tuple(source))
     if callable(getattr(source, "noise", None)):
         return source

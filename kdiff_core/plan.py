@@ -64,7 +64,7 @@ class PlanStep(NamedTuple):
     `x` is the state of its first evaluation, at `sigma_hat`, and `denoised` that evaluation's output.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     sigma: Number
     sigma_hat: Number
     sigma_next: Number
@@ -139,7 +139,9 @@ class Plan:
         alive, most = {0}, 1
         for position, op in enumerate(self.ops):
             ending = {r for r in alive if ends.get(r, -1) <= position}
-            alive = (alive - ending) | set(written(op)) if isinstance(op, Combine) else alive | set(written(op))
+            alive = (
+                (alive - ending) | set(written(op)) if isinstance(op, Combine) else alive | set(written(op))
+            )
             most = max(most, len(alive))
             alive -= {r for r in alive if ends.get(r, -1) <= position}
         return most
@@ -237,8 +239,8 @@ class _Tracer(StepContext):
         for _, weight in terms:
             if isinstance(weight, float) and not math.isfinite(weight):
                 raise PlanError(
-                    f"{where} to {self.grid[step + 1]:.6g} has a weight of {weight}; the grid has a step that "
-                    "this sampler cannot take"
+                    f"{where} to {self.grid[step + 1]:.6g} has a weight of {weight}: the sampler cannot take "
+                    "this step"
                 )
 
     def evaluate(self, x: Any, sigma: Number, outputs: tuple[str, ...]) -> list[Linear]:

@@ -14,8 +14,8 @@ _VERSION = 1
 def plan_table(plan: Plan) -> str:
     """One line for each operation, under a line for each step."""
     lines = [
-        f"{plan.sampler} on the {plan.path.name} path: {len(plan.steps)} steps, {plan.evaluations} evaluations, "
-        f"{len(plan.noises)} noises, {plan.buffers} states alive at most, {plan.operands} operands at most"
+        f"{plan.sampler} on the {plan.path.name} path: {len(plan.steps)} steps, "
+        f"{plan.evaluations} evaluations, {len(plan.noises)} noises, {plan.buffers} states alive at most, {plan.operands} operands at most"
     ]
     for step in plan.steps:
         hat = f" (churned to {step.sigma_hat:.6g})" if step.sigma_hat != step.sigma else ""

@@ -32,7 +32,7 @@ class StepInfo(NamedTuple):
         evaluations: Model calls so far.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     total: int
     sigma: float
     sigma_hat: float
@@ -93,7 +93,9 @@ class Checkpoint:
             MissingExtraError: The safetensors package is not installed.
         """
         save = _safetensors("torch").save
-        tensors = {f"{r}.{i}": leaf.contiguous() for r, ls in self.registers.items() for i, leaf in enumerate(ls)}
+        tensors = {
+            f"{r}.{i}": leaf.contiguous() for r, ls in self.registers.items() for i, leaf in enumerate(ls)
+        }
         meta = {
             "plan": self.plan.to_dict(),
             "position": self.position,
@@ -163,4 +165,3 @@ def _nest(skeleton: Any, leaves: Leaves) -> Any:
 def own(like: Any, leaves: Leaves) -> Any:
     """A state of fresh memory, for handing out."""
     return rebuild(like, [leaf.clone() for leaf in leaves])
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from .errors import CapabilityError, GridError, ParameterError
@@ -88,7 +89,7 @@ class StepSampler:
         visited = tuple(float(v) for v in self.prepare(grid, path, process))
         if not self.rises:
             return Grid.of(visited)
-        for a, b in zip(visited, visited[1:], strict=False):
+        for a, b in pairwise(visited):
             if a == b or min(a, b) < 0:
                 raise GridError(f"{self!r} visits the levels {a} and {b} one after the other")
         return Grid(visited)
@@ -112,7 +113,7 @@ class StepSampler:
             hash((self, process))
         except TypeError:  # a parameter that cannot be hashed: no caching
             return trace(self, tuple(levels), path, process)
-        return _traced(self, levels, path, process)
+        return _traced(self, levels, path, process)  # type: ignore[arg-type]  # hashed just now
 
     def run(
         self,
@@ -212,5 +213,5 @@ def check_needs(sampler: StepSampler, denoiser: Any) -> None:
     if sampler.needs and not callable(getattr(denoiser, "predict", None)):
         raise CapabilityError(
             f"{sampler!r} needs the outputs {sorted(sampler.needs)}; {type(denoiser).__name__} has no "
-            "predict(x, sigma, **cond). Wrap the model in a guided denoiser, for example kd.get_guidance('cfg')"
+            "predict(x, sigma, **cond). Wrap the model in a guided one, for example kd.get_guidance('cfg', model)"
         )

@@ -68,7 +68,9 @@ def check_state(state: Any) -> Leaves:
         if not leaf.is_floating_point():
             raise StateError(f"x: a state of dtype {leaf.dtype}; samplers need floating point: x.float()")
         if leaf.ndim == 0 or leaf.numel() == 0:
-            raise StateError(f"x: a state of shape {shape}; it needs a batch dimension first: (B, ...), B > 0")
+            raise StateError(
+                f"x: a state of shape {shape}; it needs a batch dimension first: (B, ...), B > 0"
+            )
         if leaf.shape[:1] != batch or leaf.device != device:
             raise StateError(
                 f"x: tensors of one state with batch {batch[0]} on {device} and batch {shape[0]} on "
@@ -140,7 +142,7 @@ class Nest:
 
     def __rsub__(self, other: Any) -> Nest:
         """Subtract from another nest."""
-        return -self + other
+        return (-self)._each(other, torch.add)
 
     def __neg__(self) -> Nest:
         """Negate."""

@@ -147,7 +147,9 @@ class Stepper:
         given = flatten(self.x if x is None else x)
         if [(id(leaf), leaf._version) for leaf in given] == self._handed:
             return None
-        return [leaf.clone() for leaf in check_output(rebuild(self._job.x, given), self._job.x, self._job.leaves)]
+        return [
+            leaf.clone() for leaf in check_output(rebuild(self._job.x, given), self._job.x, self._job.leaves)
+        ]
 
     def _to_next_call(self) -> None:
         """Run up to the next model call, over the ends of steps."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import ge
+
 from kdiff_core import StepContext, StepSampler, get_sampler
 from kdiff_core.sampler import check_one_step
 

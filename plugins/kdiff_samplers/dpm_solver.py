@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import in_
+
 from kdiff_core import StepContext, StepSampler
 from kdiff_core.numerics import exp, phi
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import and_, ge, gt, le
+
 from kdiff_core import StepContext, StepSampler
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import ge, in_, instance_of
+
 from kdiff_core import StepContext, StepSampler
 from kdiff_core.numerics import exp, expm1, phi, sqrt
 
@@ -14,7 +15,7 @@ def _sde_step(ctx: StepContext, x: Any, denoised: Any, sigma: float, to: float, 
     """Exact step of the reverse SDE for a constant data estimate.
 
     Lu et al. 2022, arXiv:2211.01095, eq. 10 for ``eta = 1``; the SDE of noise share `eta` has
-    ``x' = (sigma' / sigma) e^{-eta h} x + alpha' (1 - e^{-(1 + eta) h}) D + sigma' sqrt(1 - e^{-2 eta h}) z``.
+    ``x' = sigma'/sigma e^{-eta h} x + alpha' (1 - e^{-(1 + eta) h}) D + sigma' sqrt(1 - e^{-2 eta h}) z``.
     """
     h = ctx.lambda_(to) - ctx.lambda_(sigma)
     decay = exp(-eta * h) if eta else 1.0

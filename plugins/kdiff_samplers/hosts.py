@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import field, frozen
+
 from kdiff_core import VE, Grid, Path, Process, StepContext, StepSampler, get_sampler
 
 

@@ -9,7 +9,12 @@ from kdiff_core import Entry, hookimpl
 
 
 def _entry(
-    name: str, factory: str, reference: str, summary: str, *aliases: str, defaults: Mapping[str, Any] | None = None
+    name: str,
+    factory: str,
+    reference: str,
+    summary: str,
+    *aliases: str,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Entry:
     return Entry(name, f"kdiff_samplers.{factory}", aliases, summary, reference, defaults or {})
 
@@ -69,7 +74,7 @@ _SAMPLERS = (
         "dpmpp_2s", "dpmpp_2s:DPMpp2S", "arXiv:2211.01095", "DPM-Solver++(2S)", "DPM++ 2S",
     ),
     _entry(
-        "dpmpp_2s_ancestral", "ancestral:Ancestral", "arXiv:2211.01095", "DPM-Solver++(2S) with ancestral noise",
+        "dpmpp_2s_ancestral", "ancestral:Ancestral", "arXiv:2211.01095", "dpmpp_2s with ancestral noise",
         "DPM++ 2S a", "k_dpmpp_2s_a", "k_diffusion:sample_dpmpp_2s_ancestral",
         "k_diffusion:dpmpp_2s_ancestral", "a1111:DPM++ 2S a", defaults={"solver": "dpmpp_2s"},
     ),
