@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .path import FLOW as FLOW
     from .path import VE as VE
     from .path import Path as Path
-    from .plan import Plan as Plan
+    from .plans import Plan as Plan
     from .protocols import Denoiser as Denoiser
     from .protocols import NoiseSource as NoiseSource
     from .protocols import Process as Process
@@ -67,7 +67,7 @@ _MODULES = {
     "linear": ("Linear",),
     "noise": ("KeyedNoise", "noise_from", "start"),
     "path": ("FLOW", "VE", "Path"),
-    "plan": ("Plan",),
+    "plans": ("Plan",),
     "protocols": ("Denoiser", "NoiseSource", "Process", "Sampler", "Schedule"),
     "registry": (
         "Registry", "get_denoiser", "get_guidance", "get_model", "get_modifier", "get_noise",
@@ -83,7 +83,6 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:
@@ -97,4 +96,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names."""
-    return __all__
+    return sorted(_MODULE_OF)

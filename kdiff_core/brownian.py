@@ -16,7 +16,7 @@ from .linear import Linear
 from .numerics import Number, sqrt
 
 if TYPE_CHECKING:
-    from .plan import Combine, Noise, Plan
+    from .plans import Combine, Noise, Plan
 
 Interval = tuple[Number, Number]
 
@@ -41,7 +41,7 @@ def pieces(interval: Interval, others: Iterable[Interval]) -> list[tuple[Number,
 
 def split_overlaps(plan: Plan) -> Plan:
     """Rewrite a plan so that each piece of the overlapping intervals of a step is drawn once."""
-    from .plan import Combine, Noise, Plan
+    from .plans import Combine, Noise, Plan
 
     fresh = plan.registers
     visits: dict[tuple[Number, Number, str], int] = {}

@@ -11,7 +11,7 @@ import torch
 
 from .brownian import Interval, pieces
 from .errors import NoiseError
-from .plan import Noise
+from .plans import Noise
 from .state import Leaves, flatten, rebuild
 
 # Requests that are drawn ahead of their use on a GPU.
@@ -68,7 +68,7 @@ class _Prefetch:
     def __init__(self, source: Any, x: Any, leaves: Leaves, requests: Sequence[Noise]) -> None:
         self.direct = _Direct(source, x, leaves)
         self.device = leaves[0].device
-        self.stream = torch.cuda.Stream(self.device)
+        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self.pool = ThreadPoolExecutor(1, "kdiff-noise")
         self.requests = deque(requests)
         self.pending: deque[tuple[Noise, Future[tuple[Leaves, Any]]]] = deque()
@@ -77,7 +77,7 @@ class _Prefetch:
         with torch.cuda.stream(self.stream):
             leaves = self.direct(request, None)
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            ready.record(self.stream)  # type: ignore[no-untyped-call]
+            ready.record(self.stream)
         return leaves, ready
 
     def __call__(self, request: Noise, buffer: Leaves | None) -> Leaves:

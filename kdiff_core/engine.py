@@ -15,7 +15,7 @@ from .errors import CapabilityError, NoiseError, NonFiniteError, ParameterError,
 from .machine import Machine
 from .noise import KeyedNoise, noise_from
 from .path import as_path
-from .plan import Plan
+from .plans import Plan
 from .result import Checkpoint, Result, StepInfo, own
 from .sampler import StepSampler, check_needs
 from .state import Leaves, all_finite, check_output, check_state, rebuild

@@ -103,7 +103,7 @@ def _floats(levels: Iterable[Any]) -> tuple[float, ...]:
     try:
         plain = levels.tolist() if hasattr(levels, "tolist") else list(levels)
         return tuple(float(v) for v in plain)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise GridError(
             f"noise levels: {type(levels).__name__} is no list of numbers; give one dimension of levels"
         ) from error

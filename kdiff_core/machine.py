@@ -7,6 +7,7 @@ refers to its memory (a model that keeps its input, for example).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -14,21 +15,28 @@ from torch import Tensor
 
 from .combine import Recipe, combine, combine_recorded, recipe
 from .errors import DenoiserError
-from .plan import Combine, Evaluate, Noise, Plan, read, written
+from .plans import Combine, Evaluate, Noise, Plan, read, written
 from .state import Leaves
 
 DrawInto = Callable[[Noise, Leaves | None], Leaves]
 
-_use_count = getattr(torch._C, "_storage_Use_Count", None)
-# A storage's own count while Python looks at it: the tensor's reference and the temporary one.
-_OWN_USES = 2
+_storage_uses = getattr(torch._C, "_storage_Use_Count", None)
 
 
-def _shared(tensor: Tensor) -> bool:
-    """Whether anything but this tensor refers to its memory."""
-    if _use_count is None:
-        return True
-    return int(_use_count(tensor.untyped_storage()._cdata)) > _OWN_USES
+def _uses(leaves: Leaves) -> int:
+    """References to the tensors and to their memory: a kept tensor counts in the first, a view in the second."""
+    if _storage_uses is None:
+        return -1
+    return sum(sys.getrefcount(leaf) + int(_storage_uses(leaf.untyped_storage()._cdata)) for leaf in leaves)
+
+
+# What a tensor of the machine's own counts.
+_OWN_USES = _uses([torch.empty(1)])
+
+
+def _shared(leaves: Leaves) -> bool:
+    """Whether anything but the machine refers to these tensors or their memory."""
+    return _OWN_USES < 0 or _uses(leaves) > _OWN_USES * len(leaves)
 
 
 class Lowered:
@@ -118,7 +126,8 @@ class Machine:
 
     def supply(self, op: Evaluate, outputs: list[Leaves]) -> None:
         """Take the outputs of the model call that `advance` returned."""
-        self._escape(op.x)
+        if op.x in self.owned and _shared(self.leaves(op.x)):
+            self.owned.discard(op.x)  # the model kept it, or returned it
         addresses = self._check_fresh(outputs)
         for register, leaves, address in zip(op.outs, outputs, addresses, strict=True):
             self.registers[register] = leaves
@@ -179,15 +188,12 @@ class Machine:
         return self._pool.pop() if self._pool else [torch.empty_like(leaf) for leaf in like]
 
     def _draw(self, op: Noise) -> None:
-        buffer = self._pool.pop() if self._pool and not self.recording else None
+        fills = getattr(self.draw, "fills", False)
+        buffer = self._pool.pop() if fills and self._pool and not self.recording else None
         self.registers[op.out] = self.draw(op, buffer)
-        self.owned.add(op.out)
+        if fills:  # another source's tensor may be its own
+            self.owned.add(op.out)
         self._free(self.position)
-
-    def _escape(self, register: int) -> None:
-        """Give up a buffer that the model still refers to."""
-        if register in self.owned and any(_shared(leaf) for leaf in self.leaves(register)):
-            self.owned.discard(register)
 
     def _check_fresh(self, outputs: list[Leaves]) -> list[int]:
         """Refuse an output that lies in the memory of an earlier one which is still needed."""

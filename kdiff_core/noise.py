@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ def _generator(key: bytes) -> torch.Generator:
 
 
 def _to_seeds(seed: int | Sequence[int]) -> int | tuple[int, ...]:
-    seeds = [seed] if isinstance(seed, int) else list(seed)
+    seeds = list(seed) if isinstance(seed, Iterable) else [seed]
     for value in seeds:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
             raise ParameterError(f"seed={value!r}: a seed is an integer from 0 to 2**64 - 1")

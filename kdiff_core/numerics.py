@@ -16,8 +16,9 @@ Number = Any  # float, a torch scalar, or a high-precision number
 
 def _call(name: str, x: Number) -> Number:
     """Apply a function by name to a number that is not a float."""
-    method = getattr(x, name, None)
-    return method() if method is not None else getattr(x.context, name)(x)
+    if hasattr(x, "context"):  # mpmath
+        return getattr(x.context, name)(x)
+    return getattr(x, name)()
 
 
 def exp(x: Number) -> Number:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .errors import PlanError
 from .path import as_path
-from .plan import Combine, Evaluate, Noise, Op, Plan, PlanStep
+from .plans import Combine, Evaluate, Noise, Op, Plan, PlanStep
 
 _VERSION = 1
 
@@ -15,7 +15,8 @@ def plan_table(plan: Plan) -> str:
     """One line for each operation, under a line for each step."""
     lines = [
         f"{plan.sampler} on the {plan.path.name} path: {len(plan.steps)} steps, "
-        f"{plan.evaluations} evaluations, {len(plan.noises)} noises, {plan.buffers} states alive at most, {plan.operands} operands at most"
+        f"{plan.evaluations} evaluations, {len(plan.noises)} noises, "
+        f"{plan.buffers} states alive at most, {plan.operands} operands at most"
     ]
     for step in plan.steps:
         hat = f" (churned to {step.sigma_hat:.6g})" if step.sigma_hat != step.sigma else ""

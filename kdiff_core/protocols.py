@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from .grid import Grid
-    from .plan import Plan
+    from .plans import Plan
 
 PathName = Literal["ve", "flow"]
 

@@ -14,7 +14,7 @@ from .files import write_whole
 from .state import Leaves, rebuild
 
 if TYPE_CHECKING:
-    from .plan import Plan
+    from .plans import Plan
 
 
 class StepInfo(NamedTuple):
@@ -112,7 +112,7 @@ class Checkpoint:
         Raises:
             StateError: The file holds no checkpoint.
         """
-        from .plan import Plan
+        from .plans import Plan
 
         with _safetensors("").safe_open(str(file), "pt", device=device) as opened:
             text = (opened.metadata() or {}).get("kdiff_checkpoint")

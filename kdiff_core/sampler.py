@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import CapabilityError, GridError, ParameterError
 from .grid import Grid
 from .path import FLOW, Path, as_path
-from .plan import Plan, trace
+from .plans import Plan, trace
 
 if TYPE_CHECKING:
     from .context import StepContext
@@ -213,5 +213,5 @@ def check_needs(sampler: StepSampler, denoiser: Any) -> None:
     if sampler.needs and not callable(getattr(denoiser, "predict", None)):
         raise CapabilityError(
             f"{sampler!r} needs the outputs {sorted(sampler.needs)}; {type(denoiser).__name__} has no "
-            "predict(x, sigma, **cond). Wrap the model in a guided one, for example kd.get_guidance('cfg', model)"
+            "predict(x, sigma, **cond). Wrap it in a guided denoiser: kd.get_guidance('cfg', model)"
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .engine import Job, checkpoint_of, choose_source, new_machine, resumed_job
 from .errors import CapabilityError, ParameterError
-from .plan import Evaluate
+from .plans import Evaluate
 from .result import Checkpoint, own
 from .state import Leaves, check_output, check_state, flatten, rebuild
 

@@ -1,0 +1,5 @@
+"""``python -m kdiff_core.cli`` is ``kdiff``."""
+
+from . import main
+
+main()

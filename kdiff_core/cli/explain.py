@@ -1,0 +1,144 @@
+"""`kdiff show` and `kdiff plan`: everything about one thing."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from ..building import factory_of, parameters
+from ..errors import ParameterError, UnknownNameError
+from ..names import nearest, quoted
+from ..registry import KINDS, ResolvedEntry, default_registry, get_sampler, get_schedule, parse_label
+from .console import console, parse_options, provider, say, say_json, table
+from .listing import calls_per_step
+
+_DECLARED = ("order", "order_smooth", "memory", "stochastic", "reaches_zero", "rises", "needs", "linear")
+# Where `kdiff plan` is told no range: that of Stable Diffusion, or a flow model's.
+_RANGE = {"ve": (0.03, 14.6), "flow": (0.02, 1.0)}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (show, plan):
+        app.command(rich_help_panel="Look closer")(command)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A name or an alias, of any kind.")],
+    kind: Annotated[str | None, typer.Option(help=f"Only this kind: {', '.join(KINDS)}.")] = None,
+) -> None:
+    """Show everything about one sampler, schedule, model...: parameters, properties, names, source.
+
+    Example: `kdiff show dpmpp_2m_sde` or `kdiff show linear --kind process`
+    """
+    entries = _entries(name) if kind is None else [default_registry().entry(kind, name)]
+    for number, entry in enumerate(entries):
+        if number:
+            say()
+        _show(entry)
+
+
+def _entries(name: str) -> list[ResolvedEntry]:
+    """Return the entries of a name, of all kinds."""
+    found: list[ResolvedEntry] = []
+    unknown = None
+    for kind in KINDS:
+        try:
+            found.append(default_registry().entry(kind, name))
+        except UnknownNameError as error:
+            unknown = unknown or error
+    if found:
+        return found
+    pool = {word: k for k in KINDS for e in default_registry().list(k, hosts=True) for word in (e.name, *e.aliases)}
+    close = quoted(nearest(name, pool), "or")
+    first = f"nothing is called {name!r}" + (f"; did you mean {close}?" if close else "")
+    rest = [line for line in str(unknown).splitlines() if line.startswith("It may belong")]
+    raise UnknownNameError("\n".join([first, *rest]))
+
+
+def _show(entry: ResolvedEntry) -> None:
+    """Print one entry."""
+    factory = factory_of(entry)
+    known = parameters(entry)
+    console().print(f"[bold cyan]{entry.name}[/]  [dim]{entry.kind}, version {entry.version}[/]")
+    say(entry.summary)
+    facts = {
+        "reference": entry.reference,
+        "provider": provider(entry),
+        "id": entry.id,
+        "other names": ", ".join(entry.aliases),
+        "source": _source(factory),
+        **(_declared(entry) if entry.kind == "sampler" else {}),
+    }
+    say()
+    for label, value in facts.items():
+        if value != "":
+            say(f"  {label + ':':14} {value}")
+    say()
+    if known:
+        table(["parameter", "type", "default"], [_parameter(entry, p) for p in known.values()], ["type", "default"])
+    else:
+        say("no parameters" if known == {} else "takes any parameters")
+    if text := inspect.getdoc(factory):
+        say()
+        say(text)
+
+
+def _declared(entry: ResolvedEntry) -> dict[str, Any]:
+    """Return what a sampler says of itself, and the model calls of a step."""
+    sampler = get_sampler(entry.id)
+    found = {key.replace("_", " "): getattr(sampler, key) for key in _DECLARED if hasattr(sampler, key)}
+    shown = {key: ("yes" if v else "no") if isinstance(v, bool) else v for key, v in found.items()}
+    shown["needs"] = ", ".join(sorted(shown.get("needs") or ())) or "nothing more"
+    return {**shown, "calls/step": calls_per_step(sampler), "is": repr(sampler)}
+
+
+def _parameter(entry: ResolvedEntry, parameter: inspect.Parameter) -> tuple[str, str, str]:
+    empty = inspect.Parameter.empty
+    kind = "" if parameter.annotation is empty else inspect.formatannotation(parameter.annotation).strip("'")
+    default = entry.defaults.get(parameter.name, parameter.default)
+    if type(default).__name__ == "_Nothing":
+        return parameter.name, kind, "made when needed"
+    return parameter.name, kind, "required" if default is empty else repr(default)
+
+
+def _source(factory: Any) -> str:
+    try:
+        return inspect.getsourcefile(factory) or ""
+    except TypeError:
+        return ""
+
+
+def plan(
+    name: Annotated[str, typer.Argument(help='A sampler, or a label such as "DPM++ 2M Karras".')],
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Number of steps.")] = 5,
+    schedule: Annotated[str | None, typer.Option("--schedule", help="Schedule. Default: karras.")] = None,
+    path: Annotated[str, typer.Option("--path", help="Noise path: ve or flow.")] = "ve",
+    sigma_min: Annotated[float | None, typer.Option("--sigma-min", help="Lowest level above 0.")] = None,
+    sigma_max: Annotated[float | None, typer.Option("--sigma-max", help="Highest level.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a sampler does on a grid: every model call, noise and combination, before any is made.
+
+    Example: `kdiff plan heun --steps 3 --set s_churn=40`
+    """
+    if path not in _RANGE:
+        raise ParameterError(f"--path {path!r}: give 've' or 'flow'")
+    given = parse_options(options or [])
+    sampler_name, inside = parse_label(name)
+    if inside and schedule:
+        raise ParameterError(f"{name!r} names the schedule {inside!r}; leave --schedule out, or ask for {sampler_name!r}")
+    low, high = _RANGE[path]
+    sigmas = get_schedule(schedule or inside or "karras", **given["schedule"])(
+        steps,
+        sigma_min=low if sigma_min is None else sigma_min,
+        sigma_max=high if sigma_max is None else sigma_max,
+    )
+    found = get_sampler(sampler_name if inside else name, **given["sampler"]).plan(sigmas, path)
+    if as_json:
+        say_json(found.to_dict())
+    else:
+        say(found.table())

@@ -1,0 +1,110 @@
+"""Pictures of samples: a grid of them, and the way from noise to data as a sheet or an animation."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ParameterError
+from ..files import write_whole
+from ..manifest import pillow
+from ..path import as_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from ..job import Setup
+    from ..result import Result
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+_WIDTH = 720
+_ROWS = 8
+_BACKGROUND = (24, 26, 31)
+_FRAME_MS, _LAST_MS = 120, 2000
+
+
+def image_shape(shape: Sequence[int]) -> tuple[int, int] | None:
+    """Return the height and width of a sample that is an image, else None: (H, W), or (1 or 3, H, W)."""
+    size = tuple(shape)
+    if len(size) == 3 and size[0] in (1, 3):
+        return size[1], size[2]
+    return (size[0], size[1]) if len(size) == 2 else None
+
+
+def require_image(setup: Setup, file: Path) -> None:
+    """Raise `ParameterError` unless the samples are images."""
+    shape = tuple(setup.like.shape[1:])
+    if image_shape(shape) is None:
+        raise ParameterError(f"{file}: a sample of shape {shape} is no image; write an .npz file instead")
+
+
+def grid(setup: Setup, result: Result, columns: int | None) -> Image:
+    """Return all samples in a grid, as square as can be unless the number of columns is given."""
+    pixels = _pixels(setup, result.x)
+    return _sheet(pixels, min(columns or math.ceil(math.sqrt(len(pixels))), len(pixels)))
+
+
+def contact_sheet(setup: Setup, result: Result) -> Image:
+    """Return the first samples as rows, the levels as columns."""
+    states = [frame[:_ROWS] for frame in _frames(setup, result)]
+    return _sheet(np.stack(states, 1).reshape(-1, *states[0].shape[1:]), len(states))
+
+
+def write_animation(file: Path, setup: Setup, result: Result, columns: int | None) -> int:
+    """Write the grid at each level as a GIF, the samples staying for a while.
+
+    Returns:
+        The number of frames.
+    """
+    states = _frames(setup, result)
+    wide = min(columns or math.ceil(math.sqrt(len(states[0]))), len(states[0]))
+    images = [_sheet(state, wide) for state in states]
+    durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_MS]
+    data = io.BytesIO()
+    images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    write_whole(file, data.getvalue())
+    return len(images)
+
+
+def _frames(setup: Setup, result: Result) -> list[Pixels]:
+    """Return the state at each level as pixels, scaled so that noise does not saturate at high levels."""
+    path = as_path(setup.path)
+    levels = result.info["levels"]
+    scales = [float(path.alpha(level) + level) for level in levels]
+    return [_pixels(setup, state / scale) for state, scale in zip(result.trajectory or [], scales, strict=True)]
+
+
+def _pixels(setup: Setup, x: Any) -> Pixels:
+    """Return ``(n, H, W, 1 or 3)`` of 8 bits."""
+    low, high = getattr(setup.denoiser, "value_range", None) or (-1.0, 1.0)
+    values = x.detach().double().cpu().numpy()
+    values = values[:, None] if values.ndim == 3 else values
+    unit = np.clip((values - low) / (high - low), 0, 1)
+    pixels: Pixels = np.rint(unit * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return pixels
+
+
+def _sheet(pixels: Pixels, columns: int) -> Image:
+    """Lay images out in rows, small ones enlarged, with a gap between them."""
+    Image = pillow()
+    height, width = pixels.shape[1:3]
+    scale = max(1, round(_WIDTH / columns * 0.92 / width))
+    gap = max(2, round(width * scale / 12))
+    rows = math.ceil(len(pixels) / columns)
+    cell = (width * scale, height * scale)
+    size = (gap + columns * (cell[0] + gap), gap + rows * (cell[1] + gap))
+    sheet = Image.new("RGB", size, _BACKGROUND)
+    for number, one in enumerate(pixels):
+        image = Image.fromarray(one[:, :, 0] if one.shape[2] == 1 else one)
+        if scale > 1:
+            image = image.resize(cell, Image.Resampling.BICUBIC)
+        row, column = divmod(number, columns)
+        sheet.paste(image.convert("RGB"), (gap + column * (cell[0] + gap), gap + row * (cell[1] + gap)))
+    found: Image = sheet
+    return found

@@ -1,0 +1,286 @@
+"""The manifest of a run: what every file that ``kdiff sample`` writes carries, and what replays it.
+
+It is JSON: names and versions, the exact levels, the noise, the place. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import attrs
+
+from . import __version__
+from .errors import KdiffError, MissingExtraError, ParameterError
+from .files import write_whole
+from .registry import default_registry, get_sampler, get_schedule
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .job import SampleJob, Setup
+    from .registry import ResolvedEntry
+    from .result import Result
+
+VERSION = 1
+PNG_KEY = "kdiff"
+NPZ_KEY = "kdiff_manifest"
+
+
+def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict[str, Any]:
+    """Describe a run so that it can be repeated.
+
+    Args:
+        setup: The run, built.
+        result: What came of it, for the number of model calls.
+        **more: Further JSON-able entries, such as how the picture was made.
+
+    Returns:
+        JSON-able data. ``replayable`` is false, and ``why_not`` says why, where an object was given that no
+        name of the registry stands for.
+    """
+    job = setup.job
+    parts = {
+        "model": _described("denoiser", job.model, None, job.model_options),
+        "sampler": _described("sampler", setup.sampler_name, setup.sampler, job.sampler_options),
+        "schedule": None
+        if setup.schedule is None
+        else _described("schedule", setup.schedule_name, setup.schedule, job.schedule_options),
+    }
+    nameless = [f"the {name} was given as the object {part['object']}" for name, part in parts.items() if _nameless(part)]
+    return {
+        "kdiff_manifest": VERSION,
+        "kdiff": __version__,
+        **_place(str(setup.like.device)),
+        "replayable": not nameless,
+        "why_not": "; ".join(nameless),
+        **parts,
+        "path": setup.path,
+        "levels": [float(level).hex() for level in setup.grid],
+        "steps": setup.grid.steps,
+        "noise": {"source": "keyed", "seed": setup.noise.seed, "index": setup.noise.index},
+        "n": job.n,
+        "label": job.label,
+        "guidance": job.guidance,
+        "dtype": job.dtype,
+        "device": str(setup.like.device),
+        "evaluations": None if result is None else result.evaluations,
+        **more,
+    }
+
+
+def job_of(manifest: Mapping[str, Any]) -> SampleJob:
+    """Return the job that a manifest describes.
+
+    Raises:
+        ParameterError: It is no manifest, one of a later version, or of a run with nameless objects.
+    """
+    from .job import SampleJob
+
+    _check(manifest, "the manifest")
+    if not manifest.get("replayable"):
+        raise ParameterError(
+            f"this run cannot be replayed: {manifest.get('why_not')}, which no name of the registry stands for; "
+            "register it in a plugin and ask for it by name"
+        )
+    try:
+        model, sampler, schedule = manifest["model"], manifest["sampler"], manifest["schedule"]
+        return SampleJob(
+            model=_versioned(model),
+            n=manifest["n"],
+            sampler=_versioned(sampler),
+            schedule=None if schedule is None else _versioned(schedule),
+            steps=manifest["steps"],
+            seed=manifest["noise"]["seed"],
+            index=manifest["noise"]["index"],
+            label=manifest["label"],
+            guidance=manifest["guidance"],
+            device=manifest["device"],
+            dtype=manifest["dtype"],
+            levels=tuple(float.fromhex(level) for level in manifest["levels"]),
+            model_options=model["options"],
+            sampler_options=sampler["options"],
+            schedule_options={} if schedule is None else schedule["options"],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, KdiffError):
+            raise
+        raise ParameterError(f"the manifest cannot be read: {type(error).__name__}: {error}") from error
+
+
+def differences(manifest: Mapping[str, Any], setup: Setup) -> list[str]:
+    """Say in words what is not as it was when the manifest was written, and may explain other bits."""
+    now = manifest_of(setup)
+    pairs = [(key, manifest.get(key), now[key]) for key in ("kdiff", "torch", "cpu", "threads", "device", "gpu")]
+    for part in ("model", "sampler", "schedule"):
+        then, new = manifest.get(part) or {}, now[part] or {}
+        label = f"{part} {new.get('name')}: "
+        pairs += [(label + key, then.get(key), new.get(key)) for key in ("distribution", "version", "is")]
+    return [f"{what}: {then} then, {new} now" for what, then, new in pairs if then != new]
+
+
+def read_manifest(file: str | Path) -> dict[str, Any]:
+    """Read the manifest in a PNG or NPZ file, or in a JSON file of its own.
+
+    Raises:
+        ParameterError: The file cannot be read, or carries none.
+    """
+    place = Path(file)
+    try:
+        text = _text(place)
+        manifest = json.loads(text) if text is not None else None
+    except (OSError, ValueError, SyntaxError, EOFError, BadZipFile, RecursionError) as error:
+        if isinstance(error, KdiffError):
+            raise
+        raise ParameterError(f"{place}: no manifest can be read: {error}") from error
+    if manifest is None:
+        raise ParameterError(f"{place}: carries no kdiff manifest; only files written by `kdiff sample` do")
+    _check(manifest, str(place))
+    found: dict[str, Any] = manifest
+    return found
+
+
+def write_png(file: str | Path, image: Image, manifest: Mapping[str, Any]) -> None:
+    """Write a picture that carries a manifest, whole or not at all."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text(PNG_KEY, json.dumps(manifest))
+    data = io.BytesIO()
+    image.save(data, "PNG", pnginfo=info, optimize=True)
+    write_whole(file, data.getvalue())
+
+
+def write_npz(file: str | Path, arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Write arrays together with a manifest, whole or not at all."""
+    import numpy as np
+
+    data = io.BytesIO()
+    np.savez_compressed(data, **{**arrays, NPZ_KEY: np.array(json.dumps(manifest))})
+    write_whole(file, data.getvalue())
+
+
+def pillow() -> Any:
+    """Return the module `PIL.Image`.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("pictures need pillow: pip install 'kdiff-core[cli]'") from error
+    return Image
+
+
+def _text(place: Path) -> str | None:
+    """Return the JSON in a file, None if it has none."""
+    suffix = place.suffix.lower()
+    if suffix == ".json":
+        return place.read_text(encoding="utf-8")
+    if suffix == ".npz":
+        import numpy as np
+
+        with place.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+            return str(stored[NPZ_KEY]) if NPZ_KEY in stored.files else None
+    if suffix == ".png":
+        with pillow().open(place, formats=["PNG"]) as image:
+            image.load()  # text may stand behind the pixels
+            text = image.text.get(PNG_KEY)
+            return None if text is None else str(text)
+    raise ParameterError(f"{place}: a manifest is in a .png, .npz or .json file")
+
+
+def _check(manifest: Any, where: str) -> None:
+    version = manifest.get("kdiff_manifest") if isinstance(manifest, Mapping) else None
+    if version != VERSION:
+        raise ParameterError(
+            f"{where}: not a manifest that kdiff {__version__} reads: kdiff_manifest is {version!r}, not {VERSION}"
+        )
+
+
+def _described(kind: str, given: Any, built: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe one part of a run: its entry and options, or the object if it has no name."""
+    if isinstance(given, str):
+        entry: ResolvedEntry | None = default_registry().entry(kind, given)
+    else:
+        entry, options = _entry_of(kind, given)
+    if entry is None or not _is_json(options):
+        return {"object": repr(given if entry is None else dict(options))}
+    return {
+        "name": entry.name,
+        "id": entry.id,
+        "entry_version": entry.version,
+        "distribution": entry.plugin.distribution,
+        "version": entry.plugin.version,
+        "options": dict(options),
+        "parameters": {name: value if _is_json(value) else repr(value) for name, value in _parameters(built)},
+        "is": "" if built is None else repr(built),
+    }
+
+
+def _entry_of(kind: str, thing: Any) -> tuple[ResolvedEntry | None, dict[str, Any]]:
+    """Return an entry and the options that rebuild an object exactly, or None."""
+    if not attrs.has(type(thing)) or kind not in ("sampler", "schedule"):
+        return None, {}
+    get = get_sampler if kind == "sampler" else get_schedule
+    flat = {name: value for name, value in _parameters(thing) if _is_json(value)}
+    inner = dict(_parameters(getattr(thing, "solver", None)))
+    for entry in default_registry().list(kind, hosts=True):
+        for options in ({}, flat, {**inner, **flat}):
+            try:
+                if get(entry.id, **options) == thing:
+                    return entry, options
+            except KdiffError:
+                continue
+    return None, {}
+
+
+def _parameters(thing: Any) -> list[tuple[str, Any]]:
+    if thing is None or not attrs.has(type(thing)):
+        return []
+    return [(field.alias or field.name, getattr(thing, field.name)) for field in attrs.fields(type(thing)) if field.init]
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value comes back from JSON as it was."""
+    try:
+        return bool(json.loads(json.dumps(value if not isinstance(value, Mapping) else dict(value))) == value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _nameless(part: Mapping[str, Any] | None) -> bool:
+    return part is not None and "object" in part
+
+
+def _versioned(part: Mapping[str, Any]) -> str:
+    return f"{part['id']}@{part['entry_version']}"
+
+
+def _place(device: str) -> dict[str, Any]:
+    """What else decides the bits: torch, the processor, the number of threads."""
+    import torch
+
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    return {
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
+
+
+__all__ = [
+    "differences",
+    "job_of",
+    "manifest_of",
+    "pillow",
+    "read_manifest",
+    "write_npz",
+    "write_png",
+]

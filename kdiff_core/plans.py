@@ -1,0 +1,342 @@
+"""`Plan`: what a sampler does on a grid, as data; and the tracing of a sampler into one.
+
+A plan is a straight line of operations on registers, each written once: `Evaluate` the denoiser, draw
+`Noise`, `Combine` states linearly. Register 0 is the initial state. All weights are numbers of the host,
+computed before the first model call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from attrs import field, frozen
+
+from .context import Prediction, StepContext
+from .errors import PlanError, TraceError
+from .linear import Linear
+from .numerics import Number
+from .path import Path
+
+if TYPE_CHECKING:
+    from .protocols import Process
+    from .sampler import StepSampler
+
+
+class Evaluate(NamedTuple):
+    """Call the denoiser.
+
+    `outs` are the registers of its outputs, named in `outputs`. `entry`: the state is the one that its
+    step began with, or that state with noise added; otherwise it is a stage.
+    """
+
+    outs: tuple[int, ...]
+    x: int
+    sigma: Number
+    outputs: tuple[str, ...] = ("denoised",)
+    entry: bool = True
+
+
+class Noise(NamedTuple):
+    """Draw unit noise for an interval of levels."""
+
+    out: int
+    sigma_from: Number
+    sigma_to: Number
+    stream: str = "step"
+    visit: int = 0
+
+
+class Combine(NamedTuple):
+    """Write ``sum(weight * register)`` to a register."""
+
+    out: int
+    terms: tuple[tuple[int, Number], ...]
+
+
+Op = Evaluate | Noise | Combine
+
+
+class PlanStep(NamedTuple):
+    """One step: its levels, operations, and the registers of its first and its last state.
+
+    `x` is the state of its first evaluation, at `sigma_hat`, and `denoised` that evaluation's output.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    sigma: Number
+    sigma_hat: Number
+    sigma_next: Number
+    ops: tuple[Op, ...]
+    start: int
+    end: int
+    x: int
+    denoised: int | None
+
+
+@frozen
+class Plan:
+    """What a sampler does on a grid.
+
+    Attributes:
+        sampler: The sampler, as it prints.
+        path: The noise path.
+        levels: The levels visited, one more than steps.
+        steps: The steps.
+    """
+
+    sampler: str
+    path: Path
+    levels: tuple[Number, ...]
+    steps: tuple[PlanStep, ...]
+    _cache: dict[str, Any] = field(factory=dict, eq=False, repr=False, init=False)
+
+    @property
+    def ops(self) -> Iterator[Op]:
+        """All operations in order."""
+        return (op for step in self.steps for op in step.ops)
+
+    @property
+    def result(self) -> int:
+        """Register of the final state."""
+        return self.steps[-1].end
+
+    @property
+    def evaluations(self) -> int:
+        """Number of model calls."""
+        return sum(isinstance(op, Evaluate) for op in self.ops)
+
+    @property
+    def evaluation_sigmas(self) -> tuple[Number, ...]:
+        """Level of each model call, in order."""
+        return tuple(op.sigma for op in self.ops if isinstance(op, Evaluate))
+
+    @property
+    def noises(self) -> tuple[Noise, ...]:
+        """All noise requests, in order."""
+        return tuple(op for op in self.ops if isinstance(op, Noise))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any noise is drawn."""
+        return any(isinstance(op, Noise) for op in self.ops)
+
+    @property
+    def registers(self) -> int:
+        """Number of registers."""
+        return 1 + max((r for op in self.ops for r in written(op)), default=0)
+
+    @property
+    def operands(self) -> int:
+        """Most states that one update reads."""
+        return max((len(op.terms) for op in self.ops if isinstance(op, Combine)), default=0)
+
+    @property
+    def buffers(self) -> int:
+        """Most states that are alive at once, an update writing over an operand that ends with it."""
+        ends = self.last_use()
+        alive, most = {0}, 1
+        for position, op in enumerate(self.ops):
+            ending = {r for r in alive if ends.get(r, -1) <= position}
+            alive = (
+                (alive - ending) | set(written(op)) if isinstance(op, Combine) else alive | set(written(op))
+            )
+            most = max(most, len(alive))
+            alive -= {r for r in alive if ends.get(r, -1) <= position}
+        return most
+
+    def last_use(self) -> dict[int, int]:
+        """Position of the last operation that reads each register, or after which a step ends with it."""
+        ends: dict[int, int] = {}
+        for position, op in enumerate(self.ops):
+            for register in (*written(op), *read(op)):
+                ends[register] = position
+        position = -1
+        for step in self.steps:  # a step's end is looked at when the step is over
+            position += len(step.ops)
+            ends[step.end] = max(ends.get(step.end, 0), position + 1)
+        return ends
+
+    def increments(self) -> Plan:
+        """The same plan with overlapping noise intervals drawn as increments of one Brownian path."""
+        if "increments" not in self._cache:
+            from .brownian import split_overlaps
+
+            self._cache["increments"] = split_overlaps(self)
+        plan: Plan = self._cache["increments"]
+        return plan
+
+    def table(self) -> str:
+        """The plan for people: one line for each operation, under a line for each step."""
+        from .plan_io import plan_table
+
+        return plan_table(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-able data; `Plan.from_dict` reads it back exactly."""
+        from .plan_io import plan_to_dict
+
+        return plan_to_dict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Plan:
+        """Read a plan that `to_dict` wrote; raises `PlanError` for anything else."""
+        from .plan_io import plan_from_dict
+
+        return plan_from_dict(data)
+
+
+def written(op: Op) -> tuple[int, ...]:
+    """Registers that an operation writes."""
+    return op.outs if isinstance(op, Evaluate) else (op.out,)
+
+
+def read(op: Op) -> tuple[int, ...]:
+    """Registers that an operation reads."""
+    if isinstance(op, Evaluate):
+        return (op.x,)
+    return tuple(r for r, _ in op.terms) if isinstance(op, Combine) else ()
+
+
+class _Tracer(StepContext):
+    """Runs a sampler on symbols and writes down what it does."""
+
+    def __init__(self, sampler: StepSampler, levels: Sequence[Number], path: Path, process: Any) -> None:
+        super().__init__(levels, path, process, sampler.memory)
+        self.sampler = sampler
+        self.steps: list[list[Op]] = [[] for _ in levels[1:]]
+        self.next_register = 1
+        self.drawn: dict[tuple[Number, Number, str], Linear] = {}
+        self.visits: dict[tuple[Number, Number, str], int] = {}
+        self.noise_registers: set[int] = set()
+        self.start = 0
+
+    def new(self) -> int:
+        self.next_register += 1
+        return self.next_register - 1
+
+    def register(self, value: Any, step: int) -> int:
+        """Register that holds a value; if it is a combination, combine it once, at this point of a step."""
+        if not isinstance(value, Linear):
+            raise TraceError(
+                f"{self.sampler!r}: a step gave a {type(value).__name__} for a state; states come from x, "
+                "ctx.denoise and ctx.noise"
+            )
+        terms = tuple((r, w) for r, w in value.terms.items() if not (isinstance(w, float) and w == 0.0))
+        if len(terms) == 1 and isinstance(terms[0][1], float) and terms[0][1] == 1.0:
+            return terms[0][0]
+        self.check(terms, step)
+        out = self.new()
+        self.steps[step].append(Combine(out, terms))
+        value.replace_by(out)
+        return out
+
+    def check(self, terms: tuple[tuple[int, Number], ...], step: int) -> None:
+        where = f"{self.sampler!r} on the {self.path.name} path: step {step} from sigma={self.grid[step]:.6g}"
+        if not terms:
+            raise PlanError(f"{where} combines nothing into a state; a step returns a state")
+        for _, weight in terms:
+            if isinstance(weight, float) and not math.isfinite(weight):
+                raise PlanError(
+                    f"{where} to {self.grid[step + 1]:.6g} has a weight of {weight}: the sampler cannot take "
+                    "this step"
+                )
+
+    def evaluate(self, x: Any, sigma: Number, outputs: tuple[str, ...]) -> list[Linear]:
+        register = self.register(x, self.index)
+        ops = self.steps[self.index]
+        entry = not any(isinstance(op, Evaluate) for op in ops) and self.is_entry(register, ops)
+        outs = tuple(self.new() for _ in outputs)
+        ops.append(Evaluate(outs, register, sigma, outputs, entry))
+        results = [Linear({out: 1.0}) for out in outs]
+        self._evaluated(sigma, results[0])
+        return results
+
+    def is_entry(self, register: int, ops: list[Op]) -> bool:
+        if register == self.start:
+            return True
+        made = next((op for op in ops if isinstance(op, Combine) and op.out == register), None)
+        return made is not None and all(r == self.start or r in self.noise_registers for r, _ in made.terms)
+
+    def denoise(self, x: Any, sigma: Number) -> Any:
+        return self.evaluate(x, sigma, ("denoised",))[0]
+
+    def predict(self, x: Any, sigma: Number) -> Prediction:
+        return Prediction(*self.evaluate(x, sigma, Prediction._fields))
+
+    def noise(self, sigma_from: Number, sigma_to: Number, stream: str = "step") -> Any:
+        key = (sigma_from, sigma_to, stream)
+        if key not in self.drawn:
+            out = self.new()
+            self.noise_registers.add(out)
+            visit = self.visits.get(key, 0)
+            self.visits[key] = visit + 1
+            self.steps[self.index].append(Noise(out, sigma_from, sigma_to, stream, visit))
+            self.drawn[key] = Linear({out: 1.0})
+        return self.drawn[key]
+
+    def resolver(self, step: int) -> Any:
+        """How a later step reads a value kept in `step`: combined there, once, if it is read at all."""
+
+        def resolve(value: Any) -> Any:
+            if isinstance(value, Linear):
+                self.register(value, step)
+            return value
+
+        return resolve
+
+
+def trace(sampler: StepSampler, levels: Sequence[Number], path: Path, process: Process | None = None) -> Plan:
+    """Run a sampler on symbols over the levels it visits.
+
+    Args:
+        sampler: The sampler; its `prepare` has been applied.
+        levels: Levels, as floats or as numbers that record gradients.
+        path: Noise path.
+        process: The model's noise process, if known.
+
+    Raises:
+        TraceError: The sampler is not linear in the state.
+        PlanError: A weight is not finite.
+    """
+    tracer = _Tracer(sampler, levels, path, process)
+    ends = []
+    for index in range(len(levels) - 1):
+        x = Linear({tracer.start: 1.0})
+        tracer.drawn = {}
+        tracer._begin(index, x)
+        after = tracer.advance(sampler, x, levels[index], levels[index + 1])
+        end = tracer.register(after, index)
+        tracer._finish(tracer.resolver(index))
+        ends.append((tracer.start, end))
+        tracer.start = end
+    steps = (_step(levels, i, tracer.steps[i], *ends[i]) for i in range(len(ends)))
+    return _without_dead(Plan(repr(sampler), path, tuple(levels), tuple(steps)))
+
+
+def _step(levels: Sequence[Number], index: int, ops: Sequence[Op], start: int, end: int) -> PlanStep:
+    """Collect what is known of one step."""
+    sigma, sigma_next = levels[index], levels[index + 1]
+    first = next((op for op in ops if isinstance(op, Evaluate)), None)
+    if first is None:
+        return PlanStep(index, sigma, sigma, sigma_next, tuple(ops), start, end, start, None)
+    hat = max(sigma, first.sigma)
+    return PlanStep(index, sigma, hat, sigma_next, tuple(ops), start, end, first.x, first.outs[0])
+
+
+def _without_dead(plan: Plan) -> Plan:
+    """Drop noise and combinations that nothing reads."""
+    needed = {plan.result, *(step.end for step in plan.steps)}
+    kept: set[int] = set()
+    ops = list(plan.ops)
+    for position in range(len(ops) - 1, -1, -1):
+        op = ops[position]
+        if isinstance(op, Evaluate) or op.out in needed:
+            kept.add(position)
+            needed.update(read(op))
+    if len(kept) == len(ops):
+        return plan
+    numbered = iter(range(len(ops)))
+    steps = tuple(s._replace(ops=tuple(op for op in s.ops if next(numbered) in kept)) for s in plan.steps)
+    return Plan(plan.sampler, plan.path, plan.levels, steps)
