@@ -27,7 +27,10 @@ def _uses(leaves: Leaves) -> int:
     """References to the tensors and to their memory: a kept tensor counts in the first, a view in the second."""
     if _storage_uses is None:
         return -1
-    return sum(sys.getrefcount(leaf) + int(_storage_uses(leaf.untyped_storage()._cdata)) for leaf in leaves)
+    total = 0
+    for leaf in leaves:
+        total += sys.getrefcount(leaf) + _storage_uses(leaf.untyped_storage()._cdata)
+    return total
 
 
 # What a tensor of the machine's own counts.
@@ -128,14 +131,24 @@ class Machine:
         """Take the outputs of the model call that `advance` returned."""
         if op.x in self.owned and _shared(self.leaves(op.x)):
             self.owned.discard(op.x)  # the model kept it, or returned it
-        addresses = self._check_fresh(outputs)
-        for register, leaves, address in zip(op.outs, outputs, addresses, strict=True):
-            self.registers[register] = leaves
+        earlier = list(self._outputs.values())
+        for register, leaves in zip(op.outs, outputs, strict=True):
+            address = leaves[0].untyped_storage().data_ptr()
+            if address in earlier:
+                raise DenoiserError(
+                    "the denoiser returned the memory of its earlier output, which the sampler still needs; "
+                    "return a fresh tensor, for example output.clone()"
+                )
             self._outputs[register] = address
-            if not self.recording and torch.is_grad_enabled():
-                self.recording = any(leaf.requires_grad for leaf in leaves)
+            self.registers[register] = leaves
+            self._record_if_needed(leaves)
         self._free(self.position)
         self.position += 1
+
+    def _record_if_needed(self, leaves: Leaves) -> None:
+        """Stop reusing memory once anything requires a gradient."""
+        if not self.recording and torch.is_grad_enabled():
+            self.recording = any(leaf.requires_grad for leaf in leaves)
 
     def take_over(self, register: int, leaves: Leaves) -> None:
         """Replace a register by a state that the host edited."""
@@ -167,9 +180,8 @@ class Machine:
             self._free(self.position)
             return
         out = self._buffer_from(op, chain) or self._fresh(operands[0])
-        with torch.no_grad():
-            for target, *parts in zip(out, *operands, strict=True):
-                combine(chain, parts, target)
+        for i, target in enumerate(out):
+            combine(chain, [leaves[i] for leaves in operands], target)
         self.registers[op.out] = out
         self.owned.add(op.out)
         self._free(self.position, keep=op.out)
@@ -190,20 +202,11 @@ class Machine:
     def _draw(self, op: Noise) -> None:
         fills = getattr(self.draw, "fills", False)
         buffer = self._pool.pop() if fills and self._pool and not self.recording else None
-        self.registers[op.out] = self.draw(op, buffer)
+        drawn = self.registers[op.out] = self.draw(op, buffer)
+        self._record_if_needed(drawn)
         if fills:  # another source's tensor may be its own
             self.owned.add(op.out)
         self._free(self.position)
-
-    def _check_fresh(self, outputs: list[Leaves]) -> list[int]:
-        """Refuse an output that lies in the memory of an earlier one which is still needed."""
-        addresses = [leaves[0].untyped_storage().data_ptr() for leaves in outputs]
-        if not set(addresses).isdisjoint(self._outputs.values()):
-            raise DenoiserError(
-                "the denoiser returned the memory of its earlier output, which the sampler still needs; "
-                "return a fresh tensor, for example output.clone()"
-            )
-        return addresses
 
     def _free(self, position: int, keep: int = -1) -> None:
         for register in self.program.dying[position]:

@@ -51,7 +51,7 @@ def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict
         if setup.schedule is None
         else _described("schedule", setup.schedule_name, setup.schedule, job.schedule_options),
     }
-    nameless = [f"the {name} was given as the object {part['object']}" for name, part in parts.items() if _nameless(part)]
+    nameless = [f"the {k} is the object {p['object']}" for k, p in parts.items() if p and "object" in p]
     return {
         "kdiff_manifest": VERSION,
         "kdiff": __version__,
@@ -84,7 +84,7 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
     _check(manifest, "the manifest")
     if not manifest.get("replayable"):
         raise ParameterError(
-            f"this run cannot be replayed: {manifest.get('why_not')}, which no name of the registry stands for; "
+            f"this run cannot be replayed: {manifest.get('why_not')}, which has no name in the registry; "
             "register it in a plugin and ask for it by name"
         )
     try:
@@ -115,7 +115,9 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
 def differences(manifest: Mapping[str, Any], setup: Setup) -> list[str]:
     """Say in words what is not as it was when the manifest was written, and may explain other bits."""
     now = manifest_of(setup)
-    pairs = [(key, manifest.get(key), now[key]) for key in ("kdiff", "torch", "cpu", "threads", "device", "gpu")]
+    pairs = [
+        (key, manifest.get(key), now[key]) for key in ("kdiff", "torch", "cpu", "threads", "device", "gpu")
+    ]
     for part in ("model", "sampler", "schedule"):
         then, new = manifest.get(part) or {}, now[part] or {}
         label = f"{part} {new.get('name')}: "
@@ -136,7 +138,8 @@ def read_manifest(file: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, SyntaxError, EOFError, BadZipFile, RecursionError) as error:
         if isinstance(error, KdiffError):
             raise
-        raise ParameterError(f"{place}: no manifest can be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ParameterError(f"{place}: no manifest can be read: {why}") from error
     if manifest is None:
         raise ParameterError(f"{place}: carries no kdiff manifest; only files written by `kdiff sample` do")
     _check(manifest, str(place))
@@ -199,7 +202,7 @@ def _check(manifest: Any, where: str) -> None:
     version = manifest.get("kdiff_manifest") if isinstance(manifest, Mapping) else None
     if version != VERSION:
         raise ParameterError(
-            f"{where}: not a manifest that kdiff {__version__} reads: kdiff_manifest is {version!r}, not {VERSION}"
+            f"{where}: no manifest that kdiff {__version__} reads; kdiff_manifest is {version!r}, not {VERSION}"
         )
 
 
@@ -243,7 +246,11 @@ def _entry_of(kind: str, thing: Any) -> tuple[ResolvedEntry | None, dict[str, An
 def _parameters(thing: Any) -> list[tuple[str, Any]]:
     if thing is None or not attrs.has(type(thing)):
         return []
-    return [(field.alias or field.name, getattr(thing, field.name)) for field in attrs.fields(type(thing)) if field.init]
+    return [
+        (field.alias or field.name, getattr(thing, field.name))
+        for field in attrs.fields(type(thing))
+        if field.init
+    ]
 
 
 def _is_json(value: Any) -> bool:
@@ -252,10 +259,6 @@ def _is_json(value: Any) -> bool:
         return bool(json.loads(json.dumps(value if not isinstance(value, Mapping) else dict(value))) == value)
     except (TypeError, ValueError):
         return False
-
-
-def _nameless(part: Mapping[str, Any] | None) -> bool:
-    return part is not None and "object" in part
 
 
 def _versioned(part: Mapping[str, Any]) -> str:

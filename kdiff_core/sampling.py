@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ParameterError
 from .grid import Grid
-from .job import DEFAULT_SCHEDULE, SampleJob, Setup, noise_range
+from .job import DEFAULT_SCHEDULE, SampleJob
 from .registry import get_denoiser, get_process, get_sampler, get_schedule, parse_label
+from .setup import noise_range
 
 if TYPE_CHECKING:
-    import torch
-
     from .path import Path
     from .plans import Plan
     from .protocols import Callback, PathName, Process
 
-__all__ = ["KSampler", "SampleJob", "Setup", "plan", "sample"]
+__all__ = ["KSampler", "SampleJob", "plan", "sample"]
 
 
 def plan(sampler: Any, sigmas: Any, path: PathName | Path = "ve", process: Process | None = None) -> Plan:
@@ -93,7 +92,8 @@ def sample(
         grid = Grid.of(schedule)
         schedule, levels, steps = None, tuple(grid), grid.steps
     job = SampleJob(
-        model, n, sampler, schedule, steps, seed, index, label, guidance, sigma_min, sigma_max, device, dtype, levels
+        model, n, sampler, schedule, steps, seed, index, label, guidance, sigma_min, sigma_max,
+        device, dtype, levels,
     )  # fmt: skip
     result = job.run(callback, progress, trajectory)
     if result.trajectory is None:
@@ -134,7 +134,9 @@ class KSampler:
         if isinstance(sampler, str):
             name, inside = parse_label(sampler)
             if inside is not None and schedule is not None:
-                raise ParameterError(f"sampler={sampler!r} names a schedule, and another is given; give one of them")
+                raise ParameterError(
+                    f"sampler={sampler!r} names a schedule, and another is given; give one of them"
+                )
             sampler, schedule = (sampler, schedule) if inside is None else (name, inside)
         self.denoiser = get_denoiser(model)
         self.sampler = get_sampler(sampler)
@@ -231,9 +233,9 @@ def _conditions(denoiser: Any, cond: Any) -> dict[str, Any]:
         return dict(cond)
     import torch
 
-    if isinstance(cond, torch.Tensor) and getattr(denoiser, "classes", None) is not None:
-        if not cond.is_floating_point() and cond.dtype != torch.bool:
-            return {"label": cond}
+    integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if getattr(denoiser, "classes", None) is not None and getattr(cond, "dtype", None) in integers:
+        return {"label": cond}
     raise ParameterError(
         f"cond={type(cond).__name__}: give a dict, the keyword arguments of the model, such as "
         "cond={'label': labels}; an integer tensor alone is taken as the label by a model with classes"

@@ -51,7 +51,12 @@ def _entries(name: str) -> list[ResolvedEntry]:
             unknown = unknown or error
     if found:
         return found
-    pool = {word: k for k in KINDS for e in default_registry().list(k, hosts=True) for word in (e.name, *e.aliases)}
+    pool = {
+        word: k
+        for k in KINDS
+        for e in default_registry().list(k, hosts=True)
+        for word in (e.name, *e.aliases)
+    }
     close = quoted(nearest(name, pool), "or")
     first = f"nothing is called {name!r}" + (f"; did you mean {close}?" if close else "")
     rest = [line for line in str(unknown).splitlines() if line.startswith("It may belong")]
@@ -78,7 +83,11 @@ def _show(entry: ResolvedEntry) -> None:
             say(f"  {label + ':':14} {value}")
     say()
     if known:
-        table(["parameter", "type", "default"], [_parameter(entry, p) for p in known.values()], ["type", "default"])
+        table(
+            ["parameter", "type", "default"],
+            [_parameter(entry, p) for p in known.values()],
+            ["type", "default"],
+        )
     else:
         say("no parameters" if known == {} else "takes any parameters")
     if text := inspect.getdoc(factory):
@@ -92,7 +101,7 @@ def _declared(entry: ResolvedEntry) -> dict[str, Any]:
     found = {key.replace("_", " "): getattr(sampler, key) for key in _DECLARED if hasattr(sampler, key)}
     shown = {key: ("yes" if v else "no") if isinstance(v, bool) else v for key, v in found.items()}
     shown["needs"] = ", ".join(sorted(shown.get("needs") or ())) or "nothing more"
-    return {**shown, "calls/step": calls_per_step(sampler), "is": repr(sampler)}
+    return {**shown, "calls/step": f"{calls_per_step(sampler) or 0:g}", "is": repr(sampler)}
 
 
 def _parameter(entry: ResolvedEntry, parameter: inspect.Parameter) -> tuple[str, str, str]:
@@ -118,7 +127,9 @@ def plan(
     path: Annotated[str, typer.Option("--path", help="Noise path: ve or flow.")] = "ve",
     sigma_min: Annotated[float | None, typer.Option("--sigma-min", help="Lowest level above 0.")] = None,
     sigma_max: Annotated[float | None, typer.Option("--sigma-max", help="Highest level.")] = None,
-    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter.")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a sampler does on a grid: every model call, noise and combination, before any is made.
@@ -130,7 +141,9 @@ def plan(
     given = parse_options(options or [])
     sampler_name, inside = parse_label(name)
     if inside and schedule:
-        raise ParameterError(f"{name!r} names the schedule {inside!r}; leave --schedule out, or ask for {sampler_name!r}")
+        raise ParameterError(
+            f"{name!r} names the schedule {inside!r}; leave --schedule out, or ask for {sampler_name!r}"
+        )
     low, high = _RANGE[path]
     sigmas = get_schedule(schedule or inside or "karras", **given["schedule"])(
         steps,

@@ -69,7 +69,7 @@ def plugins(as_json: AsJson = False) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table shows what is broken
         records = default_registry().plugins()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "distribution": r.distribution,
             "version": r.version,
@@ -86,13 +86,12 @@ def plugins(as_json: AsJson = False) -> None:
         say_json(rows)
         return
     heads = ["distribution", "version", "entry point", "state", "import ms", "offers"]
-    table(
-        heads,
-        [
-            [r["distribution"], r["version"], f"{r['entry_point']} = {r['module']}", _state(r["state"]), r["import_ms"], _offers(r)]
-            for r in rows
-        ],
-    )  # fmt: skip
+    table(heads, [_plugin_cells(row) for row in rows])
+
+
+def _plugin_cells(row: dict[str, Any]) -> list[Any]:
+    point = f"{row['entry_point']} = {row['module']}"
+    return [row["distribution"], row["version"], point, _state(row["state"]), row["import_ms"], _offers(row)]
 
 
 def _state(state: str) -> Any:
@@ -138,7 +137,14 @@ def _row(entry: ResolvedEntry) -> dict[str, Any]:
 
 def _sampler_row(entry: ResolvedEntry) -> dict[str, Any]:
     """Describe a sampler; one that cannot be built is listed all the same."""
-    row = {**_row(entry), "order": None, "memory": None, "stochastic": None, "calls_per_step": None, "error": ""}
+    row = {
+        **_row(entry),
+        "order": None,
+        "memory": None,
+        "stochastic": None,
+        "calls_per_step": None,
+        "error": "",
+    }
     try:
         sampler = get_sampler(entry.id)
         row |= {key: getattr(sampler, key) for key in ("order", "memory", "stochastic")}

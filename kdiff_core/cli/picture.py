@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 _WIDTH = 720
+_GIF_WIDTH, _GIF_COLOURS = 400, 48  # noise does not compress
 _ROWS = 8
 _BACKGROUND = (24, 26, 31)
 _FRAME_MS, _LAST_MS = 120, 2000
@@ -64,7 +65,7 @@ def write_animation(file: Path, setup: Setup, result: Result, columns: int | Non
     """
     states = _frames(setup, result)
     wide = min(columns or math.ceil(math.sqrt(len(states[0]))), len(states[0]))
-    images = [_sheet(state, wide) for state in states]
+    images = [_sheet(state, wide, _GIF_WIDTH).quantize(_GIF_COLOURS) for state in states]
     durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_MS]
     data = io.BytesIO()
     images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
@@ -77,7 +78,9 @@ def _frames(setup: Setup, result: Result) -> list[Pixels]:
     path = as_path(setup.path)
     levels = result.info["levels"]
     scales = [float(path.alpha(level) + level) for level in levels]
-    return [_pixels(setup, state / scale) for state, scale in zip(result.trajectory or [], scales, strict=True)]
+    return [
+        _pixels(setup, state / scale) for state, scale in zip(result.trajectory or [], scales, strict=True)
+    ]
 
 
 def _pixels(setup: Setup, x: Any) -> Pixels:
@@ -90,20 +93,20 @@ def _pixels(setup: Setup, x: Any) -> Pixels:
     return pixels
 
 
-def _sheet(pixels: Pixels, columns: int) -> Image:
+def _sheet(pixels: Pixels, columns: int, wide: int = _WIDTH) -> Image:
     """Lay images out in rows, small ones enlarged, with a gap between them."""
-    Image = pillow()
+    pil = pillow()
     height, width = pixels.shape[1:3]
-    scale = max(1, round(_WIDTH / columns * 0.92 / width))
+    scale = max(1, round(wide / columns * 0.92 / width))
     gap = max(2, round(width * scale / 12))
     rows = math.ceil(len(pixels) / columns)
     cell = (width * scale, height * scale)
     size = (gap + columns * (cell[0] + gap), gap + rows * (cell[1] + gap))
-    sheet = Image.new("RGB", size, _BACKGROUND)
+    sheet = pil.new("RGB", size, _BACKGROUND)
     for number, one in enumerate(pixels):
-        image = Image.fromarray(one[:, :, 0] if one.shape[2] == 1 else one)
+        image = pil.fromarray(one[:, :, 0] if one.shape[2] == 1 else one)
         if scale > 1:
-            image = image.resize(cell, Image.Resampling.BICUBIC)
+            image = image.resize(cell, pil.Resampling.BICUBIC)
         row, column = divmod(number, columns)
         sheet.paste(image.convert("RGB"), (gap + column * (cell[0] + gap), gap + row * (cell[1] + gap)))
     found: Image = sheet

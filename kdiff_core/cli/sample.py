@@ -33,23 +33,31 @@ def sample(
     ] = "dpmpp_2m",
     schedule: Annotated[str | None, typer.Option(help="A noise schedule. Default: karras.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Number of steps.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Sample i of a seed is the same whatever else there is.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Sample i of a seed is the same whatever else there is.")
+    ] = 0,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of samples.")] = 64,
     label: Annotated[int | None, typer.Option("--class", help="Class of the samples. Default: any.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of the guidance to the class.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: where the model is.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the states.")] = "float32",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .png picture or an .npz array. Default: MODEL.png.")
+        Path | None,
+        typer.Option("--output", "-o", help="A .png picture or an .npz array. Default: MODEL.png."),
     ] = None,
     trajectory: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The way from noise: a .png sheet or a .gif animation.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The way from noise: a .png sheet or a .gif animation."),
     ] = None,
     save_plan: Annotated[Path | None, typer.Option(metavar="FILE", help="The plan, as JSON.")] = None,
-    columns: Annotated[int | None, typer.Option(min=1, help="Columns of the picture. Default: as square as can be.")] = None,
+    columns: Annotated[
+        int | None, typer.Option(min=1, help="Columns of the picture. Default: as square as can be.")
+    ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter: s_churn=40, schedule.rho=5, model.path=flow."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A parameter: s_churn=40, schedule.rho=5, model.path=flow."
+        ),
     ] = None,
 ) -> None:
     """Sample from a model and write a picture that remembers how it was made.
@@ -69,6 +77,10 @@ def sample(
     output = _output(output, model, setup)
     for file, allowed in ((output, _OUTPUTS), (trajectory, _SHEETS), (save_plan, (".json",))):
         _check_file(file, allowed, setup)
+    if trajectory is not None and trajectory.absolute() == output.absolute():
+        raise ParameterError(f"--output and --trajectory are both {output}; give them different names")
+    if save_plan is not None:
+        _plan(setup)  # refused now rather than after the run
     result, seconds = _run(setup, trajectory is not None)
     written = [_write(output, setup, result, columns)]
     if trajectory is not None:
@@ -80,7 +92,9 @@ def sample(
 
 def replay(
     file: Annotated[Path, typer.Argument(help="A .png or .npz file that kdiff sample wrote.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: FILE's name with -replay.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: FILE's name with -replay.")
+    ] = None,
 ) -> None:
     """Run again what made a file, and compare bit for bit: status 0 if equal, 1 if not.
 
@@ -100,7 +114,9 @@ def replay(
     picture = manifest.get("picture") or {}
     sheet = picture.get("kind") == "trajectory"
     result, seconds = _run(setup, sheet)
-    _write_trajectory(output, setup, result, None) if sheet else _write(output, setup, result, picture.get("columns"))
+    _write_trajectory(output, setup, result, None) if sheet else _write(
+        output, setup, result, picture.get("columns")
+    )
     equal = _same(file, output)
     say(f"wrote {output} in {seconds:.2f} s")
     if equal:
@@ -108,7 +124,11 @@ def replay(
         return
     console().print(f"[bold red]different[/]: {file}")
     reasons = differences(manifest, setup)
-    say("What has changed since:" if reasons else "Nothing that the manifest records has changed: was the file edited?")
+    say(
+        "What has changed since:"
+        if reasons
+        else "Nothing that the manifest records has changed: was the file edited?"
+    )
     for reason in reasons:
         say(f"  {reason}")
     raise typer.Exit(1)
@@ -145,9 +165,14 @@ def _run(setup: Setup, trajectory: bool) -> tuple[Result, float]:
     plan = setup.plan()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("model calls"))
     began = time.perf_counter()
-    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as progress:
+    out = console(stderr=True)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=out, transient=True, disable=not out.is_terminal
+    ) as progress:
         task = progress.add_task(str(setup.sampler_name), total=None if plan is None else plan.evaluations)
-        result = setup.run(lambda info: progress.update(task, completed=info.evaluations), trajectory=trajectory)
+        result = setup.run(
+            lambda info: progress.update(task, completed=info.evaluations), trajectory=trajectory
+        )
     return result, time.perf_counter() - began
 
 
@@ -176,13 +201,16 @@ def _write_trajectory(file: Path, setup: Setup, result: Result, columns: int | N
     return str(file)
 
 
+def _plan(setup: Setup) -> Any:
+    return setup.sampler.plan(setup.grid, setup.path, getattr(setup.denoiser, "process", None))
+
+
 def _write_plan(file: Path, setup: Setup) -> str:
     import json
 
     from ..files import write_whole
 
-    plan = setup.sampler.plan(setup.grid, setup.path, getattr(setup.denoiser, "process", None))
-    write_whole(file, json.dumps(plan.to_dict(), indent=1).encode())
+    write_whole(file, json.dumps(_plan(setup).to_dict(), indent=1).encode())
     return str(file)
 
 

@@ -1,0 +1,162 @@
+"""`Setup`: a job with everything built; and the checks that come before the first model call."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import CapabilityError, ParameterError, TraceError
+from .grid import Grid
+
+if TYPE_CHECKING:
+    import torch
+
+    from .job import SampleJob
+    from .noise import KeyedNoise
+    from .plans import Plan
+    from .protocols import Callback, PathName
+    from .result import Result
+
+
+class Setup(NamedTuple):
+    """A job with everything built: what `SampleJob.setup` returns.
+
+    Attributes:
+        job: The job.
+        denoiser: The model, guided if it is to be.
+        sampler: The sampler.
+        sampler_name: Its name, without a schedule's; or the sampler that was given.
+        schedule: The schedule, or None.
+        schedule_name: Its name; or the schedule that was given, or None.
+        grid: The levels.
+        path: The model's noise path.
+        noise: Source of the initial and of the step noise.
+        cond: The model's conditions.
+        like: A state of the run's shape, dtype and device; its values mean nothing.
+    """
+
+    job: SampleJob
+    denoiser: Any
+    sampler: Any
+    sampler_name: Any
+    schedule: Any
+    schedule_name: Any
+    grid: Grid
+    path: PathName
+    noise: KeyedNoise
+    cond: dict[str, Any]
+    like: torch.Tensor
+
+    def plan(self) -> Plan | None:
+        """What the sampler will do, or None if that is not known beforehand."""
+        if not getattr(self.sampler, "linear", True):
+            return None
+        try:
+            plan: Plan = self.sampler.plan(self.grid, self.path, getattr(self.denoiser, "process", None))
+        except TraceError:
+            return None
+        return plan
+
+    def run(
+        self, callback: Callback | None = None, progress: bool = False, trajectory: bool = False
+    ) -> Result:
+        """Sample, without recording gradients.
+
+        Args:
+            callback: Called with a `StepInfo` at the end of each step; may raise to stop.
+            progress: Show a progress bar that counts model calls.
+            trajectory: Keep the states at all levels.
+        """
+        import torch
+
+        from .noise import start
+
+        if not callable(getattr(self.sampler, "run", None)):
+            raise CapabilityError(
+                f"{self.sampler!r} has no run(...); only samplers built on StepSampler do here"
+            )
+        x = start(self.grid, self.like, self.path, noise=self.noise)
+        with torch.no_grad():
+            result: Result = self.sampler.run(
+                self.denoiser,
+                x,
+                self.grid,
+                noise=self.noise,
+                cond=self.cond,
+                callback=callback,
+                progress=progress,
+                trajectory=trajectory,
+            )
+        return result
+
+
+def noise_range(
+    model: Any, process: Any, sigma_min: float | None, sigma_max: float | None
+) -> tuple[float | None, float | None]:
+    """Return the range to give to a schedule: as given, else the process's (None), else the model's."""
+    if process is not None:
+        return sigma_min, sigma_max
+    low = getattr(model, "sigma_min", None) if sigma_min is None else sigma_min
+    high = getattr(model, "sigma_max", None) if sigma_max is None else sigma_max
+    if high is None and getattr(model, "path", "ve") == "flow":
+        high = 1.0
+    return low, high
+
+
+def at_least_one(name: str, value: Any, of_what: str) -> None:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ParameterError(
+            f"{name}={value!r}: the number of {of_what} must be a whole number of at least 1"
+        )
+
+
+def device_of(model: Any, device: str | None) -> Any:
+    """Return the device asked for, else the model's, else the CPU."""
+    import torch
+
+    if device is None:
+        parameters = getattr(model, "parameters", None)
+        first = next(iter(parameters()), None) if callable(parameters) else None
+        return torch.device("cpu") if first is None else first.device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ParameterError(
+            f"device={device!r} cannot be used here: {reason}; device='cpu' works"
+        ) from error
+    return torch.device(device)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    import torch
+
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ParameterError(f"dtype={name!r}: give 'float32', 'float64', 'bfloat16' or 'float16'")
+    return found
+
+
+def label_condition(model: Any, label: Any, n: int, device: Any) -> dict[str, Any]:
+    """Return the condition that asks for a class, checked before the model is called."""
+    if label is None:
+        return {}
+    import torch
+
+    classes = getattr(model, "classes", None)
+    if classes is None:
+        raise ParameterError(f"label={label!r:.40}: the model has no classes; leave the label out")
+    wanted = list(label) if isinstance(label, tuple) else [label] * n
+    if len(wanted) != n:
+        raise ParameterError(
+            f"label: {len(wanted)} given for n={n} samples; give one number, or one for each"
+        )
+    for i, value in enumerate(wanted):
+        if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value < classes:
+            where = f"label[{i}]" if isinstance(label, tuple) else "label"
+            raise ParameterError(f"{where}={value!r}: classes are 0 to {classes - 1}, -1 is any")
+    return {"label": torch.tensor(wanted, dtype=torch.int64, device=device)}
