@@ -18,7 +18,7 @@ from .path import as_path
 from .plans import Plan
 from .result import Checkpoint, Result, StepInfo, own
 from .sampler import StepSampler, check_needs
-from .state import Leaves, all_finite, check_output, check_state, rebuild
+from .state import Leaves, all_finite, check_output, check_state, rebuild, total_of
 
 
 class StepDone(NamedTuple):
@@ -161,8 +161,8 @@ def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -
     except Exception as error:
         _annotate(error, job, end, states, info)
         raise
-    if deferred and not bool(torch.isfinite(torch.stack(deferred)).all()):
-        _locate(job, initial)
+    if deferred and not all_finite(torch.stack(deferred).double()):
+        _locate(job, initial, end)
     final = end if job.machine is None or job.machine.owns_result() else [leaf.clone() for leaf in end]
     return Result(rebuild(job.x, final), job.evaluations, states, info)
 
@@ -217,16 +217,12 @@ def _watch(job: Job, end: Leaves, initial: Leaves, deferred: list[Tensor]) -> No
     """Look at a step's end state: at once on the CPU; on a device after the run, so that nothing waits."""
     for leaf in end:
         if leaf.device.type != "cpu":
-            deferred.append(leaf.detach().sum())
+            deferred.append(total_of(leaf))
         elif not all_finite(leaf):
-            _locate(job, initial)
-            raise NonFiniteError(
-                f"the state became NaN or infinite in {job.where()}, but not when the run was repeated to "
-                "find the place: the denoiser or the noise is not deterministic"
-            )
+            _locate(job, initial, end)
 
 
-def _locate(job: Job, initial: Leaves) -> None:
+def _locate(job: Job, initial: Leaves, end: Leaves) -> None:
     """Repeat a run whose state is not finite, looking at every state and output, and raise at the place."""
     again = Job(
         job.sampler, job.name, job.denoiser, job.x, initial, job.levels, job.path, job.process, job.plan,
@@ -235,6 +231,11 @@ def _locate(job: Job, initial: Leaves) -> None:
     with torch.no_grad():
         for done in _plan_steps(again) if again.plan is not None else _eager_steps(again):
             again.refuse_non_finite(done.end, f"the state at sigma={done.sigma_next:.6g}")
+    if not all(all_finite(leaf) for leaf in end):  # otherwise only a sum had overflowed
+        raise NonFiniteError(
+            f"the state became NaN or infinite in {job.where()}, but not when the run was repeated to find "
+            "the place: the denoiser or the noise is not deterministic"
+        )
 
 
 def _step_info(job: Job, done: StepDone) -> StepInfo:

@@ -233,15 +233,16 @@ class _Tracer(StepContext):
         return out
 
     def check(self, terms: tuple[tuple[int, Number], ...], step: int) -> None:
-        where = f"{self.sampler!r} on the {self.path.name} path: step {step} from sigma={self.grid[step]:.6g}"
+        bad = next((w for _, w in terms if isinstance(w, float) and not math.isfinite(w)), None)
+        if terms and bad is None:
+            return
+        where = (
+            f"{self.sampler!r} on the {self.path.name} path: step {step} from "
+            f"sigma={float(self.grid[step]):.6g} to {float(self.grid[step + 1]):.6g}"
+        )
         if not terms:
             raise PlanError(f"{where} combines nothing into a state; a step returns a state")
-        for _, weight in terms:
-            if isinstance(weight, float) and not math.isfinite(weight):
-                raise PlanError(
-                    f"{where} to {self.grid[step + 1]:.6g} has a weight of {weight}: the sampler cannot take "
-                    "this step"
-                )
+        raise PlanError(f"{where} has a weight of {bad}: the sampler cannot take this step")
 
     def evaluate(self, x: Any, sigma: Number, outputs: tuple[str, ...]) -> list[Linear]:
         register = self.register(x, self.index)

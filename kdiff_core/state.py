@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import DenoiserError, StateError
 
 Leaves = list[Tensor]
+_WIDE = (torch.float32, torch.float64)
 
 
 def flatten(state: Any) -> Leaves:
@@ -83,9 +84,14 @@ def check_state(state: Any) -> Leaves:
 
 def all_finite(leaf: Tensor) -> bool:
     """Whether every value is finite; one read, and a second one only if the sum overflows."""
-    leaf = leaf.detach() if leaf.requires_grad else leaf
-    total = float(leaf.sum())
+    total = float(total_of(leaf))
     return total - total == 0 or bool(torch.isfinite(leaf).all())
+
+
+def total_of(leaf: Tensor) -> Tensor:
+    """Sum of all values, on the leaf's device; not finite if one of them is not, or if it overflows."""
+    leaf = leaf.detach() if leaf.requires_grad else leaf
+    return leaf.sum() if leaf.dtype in _WIDE else leaf.sum(dtype=torch.float32)
 
 
 def check_output(output: Any, x: Any, leaves: Leaves) -> Leaves:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import attrs
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,8 @@ from support import BARE, F64, SAMPLERS, Gaussian, Teacher, deterministic, grids
 
 import kdiff_core as kd
 from kdiff_core.machine import Machine
+from kdiff_core.path import as_path
+from kdiff_core.plans import Combine, trace
 
 paths = pytest.mark.parametrize("path", ["ve", "flow"])
 every = pytest.mark.parametrize("name", SAMPLERS)
@@ -251,6 +254,22 @@ def test_exact_for_a_constant_denoiser(name, path, data):
     # Noise prediction is ill-conditioned where a flow path begins: weights of 1e4 cancel.
     tolerance = 1e-7 if name.startswith("dpm_solver") and path == "flow" else 1e-10
     assert close(result, target + (x - target) * (grid[-1] / grid[0]), tolerance)
+
+
+@every
+@paths
+@pytest.mark.parametrize("number", [mpmath.mpf, lambda v: torch.tensor(v, dtype=F64, requires_grad=True)])
+def test_one_definition_for_every_kind_of_number(name, path, number):
+    """Traced on high-precision numbers or torch scalars, a sampler has the weights it has on floats."""
+    sampler, grid = SAMPLERS[name], levels(path, 5)
+    plan = trace(sampler, grid, as_path(path))
+    again = trace(sampler, [number(level) for level in grid], as_path(path))
+    assert len(list(plan.ops)) == len(list(again.ops))
+    for a, b in zip(plan.ops, again.ops, strict=True):
+        if isinstance(a, Combine):
+            weights = {r: float(getattr(w, "data", w)) for r, w in b.terms}
+            for register, weight in a.terms:
+                assert weights[register] == pytest.approx(weight, rel=1e-9, abs=1e-12)
 
 
 @every
