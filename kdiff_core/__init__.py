@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from .context import StepContext as StepContext
     from .engine import run as run
     from .entry import Entry as Entry
+    from .errors import KdiffError as KdiffError
+    from .errors import PluginError as PluginError
+    from .errors import UnknownNameError as UnknownNameError
     from .grid import Grid as Grid
     from .hookspecs import hookimpl as hookimpl
+    from .job import SampleJob as SampleJob
     from .linear import Linear as Linear
     from .noise import KeyedNoise as KeyedNoise
     from .noise import noise_from as noise_from
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from .protocols import Sampler as Sampler
     from .protocols import Schedule as Schedule
     from .registry import Registry as Registry
+    from .registry import default_registry as default_registry
     from .registry import get_denoiser as get_denoiser
     from .registry import get_guidance as get_guidance
     from .registry import get_model as get_model
@@ -62,15 +67,18 @@ _MODULES = {
     "context": ("Point", "Prediction", "StepContext"),
     "engine": ("run",),
     "entry": ("Entry",),
+    "errors": ("KdiffError", "PluginError", "UnknownNameError"),
     "grid": ("Grid",),
     "hookspecs": ("hookimpl",),
+    "job": ("SampleJob",),
     "linear": ("Linear",),
     "noise": ("KeyedNoise", "noise_from", "start"),
     "path": ("FLOW", "VE", "Path"),
     "plans": ("Plan",),
     "protocols": ("Denoiser", "NoiseSource", "Process", "Sampler", "Schedule"),
     "registry": (
-        "Registry", "get_denoiser", "get_guidance", "get_model", "get_modifier", "get_noise",
+        "Registry", "default_registry", "get_denoiser", "get_guidance", "get_model", "get_modifier",
+        "get_noise",
         "get_process", "get_sampler", "get_schedule", "list_denoisers", "list_guidance", "list_models",
         "list_modifiers", "list_noise", "list_plugins", "list_processes", "list_samplers",
         "list_schedules", "parse_label",

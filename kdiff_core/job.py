@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from .errors import ParameterError
 from .grid import Grid
@@ -76,7 +77,7 @@ class SampleJob:
     seed: int | tuple[int, ...] = field(default=0, converter=_listed)
     index: tuple[int, ...] | None = field(default=None, converter=_listed)
     label: int | tuple[int, ...] | None = field(default=None, converter=_listed)
-    guidance: float | None = None
+    guidance: float | None = field(default=None, converter=optional(float))
     sigma_min: float | None = None
     sigma_max: float | None = None
     device: str | None = field(default=None, converter=_device_name)
@@ -179,6 +180,6 @@ class SampleJob:
             return model
         if self.label is None:
             raise ParameterError(
-                f"guidance={self.guidance} without a label: there is no class to guide to; give label= (--class)"
+                f"guidance={self.guidance} without a label: no class to guide to; give label= (--class)"
             )
         return get_guidance("cfg", model, scale=self.guidance)

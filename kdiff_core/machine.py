@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from .combine import Recipe, combine, combine_recorded, recipe
 from .errors import DenoiserError
@@ -24,7 +23,7 @@ _storage_uses = getattr(torch._C, "_storage_Use_Count", None)
 
 
 def _uses(leaves: Leaves) -> int:
-    """References to the tensors and to their memory: a kept tensor counts in the first, a view in the second."""
+    """References to the tensors, which a kept tensor raises, and to their memory, which a view raises."""
     if _storage_uses is None:
         return -1
     total = 0

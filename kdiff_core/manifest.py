@@ -22,9 +22,10 @@ from .registry import default_registry, get_sampler, get_schedule
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .job import SampleJob, Setup
+    from .job import SampleJob
     from .registry import ResolvedEntry
     from .result import Result
+    from .setup import Setup
 
 VERSION = 1
 PNG_KEY = "kdiff"
@@ -63,7 +64,7 @@ def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict
         "levels": [float(level).hex() for level in setup.grid],
         "steps": setup.grid.steps,
         "noise": {"source": "keyed", "seed": setup.noise.seed, "index": setup.noise.index},
-        "n": job.n,
+        "n": int(job.n),
         "label": job.label,
         "guidance": job.guidance,
         "dtype": job.dtype,
@@ -202,7 +203,7 @@ def _check(manifest: Any, where: str) -> None:
     version = manifest.get("kdiff_manifest") if isinstance(manifest, Mapping) else None
     if version != VERSION:
         raise ParameterError(
-            f"{where}: no manifest that kdiff {__version__} reads; kdiff_manifest is {version!r}, not {VERSION}"
+            f"{where}: no manifest kdiff {__version__} can read: kdiff_manifest is {version!r}, not {VERSION}"
         )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .job import SampleJob
     from .noise import KeyedNoise
     from .plans import Plan
-    from .protocols import Callback, PathName
+    from .protocols import Callback
     from .result import Result
 
 
@@ -42,7 +42,7 @@ class Setup(NamedTuple):
     schedule: Any
     schedule_name: Any
     grid: Grid
-    path: PathName
+    path: str
     noise: KeyedNoise
     cond: dict[str, Any]
     like: torch.Tensor
@@ -104,6 +104,7 @@ def noise_range(
 
 
 def at_least_one(name: str, value: Any, of_what: str) -> None:
+    """Raise `ParameterError` unless a value is a whole number of at least 1."""
     try:
         number = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -133,6 +134,7 @@ def device_of(model: Any, device: str | None) -> Any:
 
 
 def dtype_of(name: str) -> torch.dtype:
+    """Return the floating-point dtype of a name."""
     import torch
 
     found = getattr(torch, name, None)

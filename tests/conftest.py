@@ -28,6 +28,7 @@ def pytest_configure(config):
         settings.register_profile("thorough", deadline=None, max_examples=examples)
     if not config.getoption("hypothesis_profile", None):
         settings.load_profile("kdiff" if examples is None else "thorough")
+    os.environ["KDIFF_TEST_DEVICE"] = chosen_device(config)[0]  # for tests/support.py
 
 
 def chosen_device(config):

@@ -149,6 +149,12 @@ print([name for name in ("torch", "scipy", "matplotlib") if name in sys.modules]
     assert run(code).strip() == "[]"
 
 
+def test_no_module_hides_a_public_name():
+    """``kd.plan`` stays what it is when a module is loaded: no module of the core has a public name."""
+    modules = {name.split(".")[1] for name in MODULES if name.startswith("kdiff_core.")}
+    assert modules & set(dir(kd)) == set()
+
+
 # -- what a file looks like
 
 

@@ -63,6 +63,7 @@ def run(args: list[str]) -> None:
         if debug:
             raise
         first, *rest = str(error).splitlines() or [type(error).__name__]
+        rest += getattr(error, "__notes__", [])
         from rich.text import Text
 
         console(stderr=True).print(Text.assemble(("error: ", "bold red"), (first, "red")), soft_wrap=True)

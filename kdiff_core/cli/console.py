@@ -6,10 +6,11 @@ import ast
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError
+from ..registry import KINDS, default_registry
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,6 +67,16 @@ def _cell(value: Any) -> str:
 def provider(entry: ResolvedEntry) -> str:
     """Return the distribution and version that an entry comes from."""
     return f"{entry.plugin.distribution} {entry.plugin.version}".strip()
+
+
+def complete(*kinds: str) -> Callable[[str], list[str]]:
+    """Return what completes names of some kinds in a shell; of all kinds if none is given."""
+
+    def names(incomplete: str) -> list[str]:
+        found = {entry.name for kind in kinds or KINDS for entry in default_registry().list(kind)}
+        return sorted(name for name in found if name.startswith(incomplete))
+
+    return names
 
 
 def parse_options(words: Iterable[str]) -> dict[str, Options]:

@@ -11,7 +11,7 @@ from ..building import factory_of, parameters
 from ..errors import ParameterError, UnknownNameError
 from ..names import nearest, quoted
 from ..registry import KINDS, ResolvedEntry, default_registry, get_sampler, get_schedule, parse_label
-from .console import console, parse_options, provider, say, say_json, table
+from .console import complete, console, parse_options, provider, say, say_json, table
 from .listing import calls_per_step
 
 _DECLARED = ("order", "order_smooth", "memory", "stochastic", "reaches_zero", "rises", "needs", "linear")
@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A name or an alias, of any kind.")],
+    name: Annotated[str, typer.Argument(help="A name or an alias, of any kind.", autocompletion=complete())],
     kind: Annotated[str | None, typer.Option(help=f"Only this kind: {', '.join(KINDS)}.")] = None,
 ) -> None:
     """Show everything about one sampler, schedule, model...: parameters, properties, names, source.
@@ -121,9 +121,17 @@ def _source(factory: Any) -> str:
 
 
 def plan(
-    name: Annotated[str, typer.Argument(help='A sampler, or a label such as "DPM++ 2M Karras".')],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help='A sampler, or a label such as "DPM++ 2M Karras".', autocompletion=complete("sampler")
+        ),
+    ],
     steps: Annotated[int, typer.Option("--steps", min=1, help="Number of steps.")] = 5,
-    schedule: Annotated[str | None, typer.Option("--schedule", help="Schedule. Default: karras.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", help="Schedule. Default: karras.", autocompletion=complete("schedule")),
+    ] = None,
     path: Annotated[str, typer.Option("--path", help="Noise path: ve or flow.")] = "ve",
     sigma_min: Annotated[float | None, typer.Option("--sigma-min", help="Lowest level above 0.")] = None,
     sigma_max: Annotated[float | None, typer.Option("--sigma-max", help="Highest level.")] = None,

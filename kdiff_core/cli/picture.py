@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from ..job import Setup
     from ..result import Result
+    from ..setup import Setup
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 _WIDTH = 720

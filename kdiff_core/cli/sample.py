@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ParameterError
-from .console import console, parse_options, say
+from .console import complete, console, parse_options, say
 
 if TYPE_CHECKING:
-    from ..job import Setup
     from ..result import Result
+    from ..setup import Setup
 
 _OUTPUTS = (".png", ".npz")
 _SHEETS = (".png", ".gif")
@@ -27,11 +27,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def sample(
-    model: Annotated[str, typer.Argument(help="A model; `kdiff denoisers` lists them.")] = "digits",
+    model: Annotated[
+        str,
+        typer.Argument(help="A model; `kdiff denoisers` lists them.", autocompletion=complete("denoiser")),
+    ] = "digits",
     sampler: Annotated[
-        str, typer.Option("--sampler", "-s", help='A sampler, or a label such as "DPM++ 2M Karras".')
+        str,
+        typer.Option(
+            "--sampler",
+            "-s",
+            help='A sampler, or a label such as "DPM++ 2M Karras".',
+            autocompletion=complete("sampler"),
+        ),
     ] = "dpmpp_2m",
-    schedule: Annotated[str | None, typer.Option(help="A noise schedule. Default: karras.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="A noise schedule. Default: karras.", autocompletion=complete("schedule")),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Number of steps.")] = 20,
     seed: Annotated[
         int, typer.Option(min=0, help="Sample i of a seed is the same whatever else there is.")

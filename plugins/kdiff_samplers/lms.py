@@ -16,7 +16,7 @@ class LMS(StepSampler):
     """Adams-Bashforth on ``dx/dsigma = (x - D) / sigma`` with exact weights on uneven steps.
 
     One evaluation a step; the first steps have lower order. Katherine Crowson's use of the classical
-    method (Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", section III.5) in
+    method (Hairer, Norsett, Wanner 1993, "Solving Ordinary Differential Equations I", section III.5) in
     k-diffusion.
 
     Attributes:

@@ -23,13 +23,12 @@ from harness import (
     geometric,
     interleaved,
     median,
-    microseconds,
     parser,
     pinned,
     save,
     show,
 )
-from peers import SOLVERS, Problem, missing, runs
+from peers import SOLVERS, Problem, Run, missing, runs
 
 import kdiff_core as kd
 from kdiff_core.plans import Combine
@@ -41,20 +40,40 @@ EACH, MEAN = 1 / 3, 1 / 5
 PEERS = ("kdiff", "ideal", "k-diffusion", "diffusers")
 
 
+def run_copy(problem: Problem, check: bool) -> Run:
+    """The floor: each step one ``copy_`` of a model's output into a state, and the finite check of it."""
+    model, target = problem.new_model(), problem.x.clone()
+
+    def run() -> torch.Tensor:
+        for _ in range(problem.steps):
+            target.copy_(model(None, None))
+            if check:
+                all_finite(target)
+        return target
+
+    return run
+
+
+def all_runs(solver: str, problem: Problem) -> dict[str, Run]:
+    """The peers, and what they are compared with."""
+    return {**runs(solver, problem), "copy": run_copy(problem, False), "check": run_copy(problem, True)}
+
+
 def per_step(
     solver: str, shape: tuple[int, ...], device: str, budget: float, counts: tuple[int, int], least: int
 ) -> dict[str, float]:
-    """Time of one step of every peer, in µs."""
-    short, long = (runs(solver, Problem(shape, steps, device)) for steps in counts)
-    both = {f"{name} {steps}": run for steps, many in zip(counts, (short, long), strict=True)
-            for name, run in many.items()}  # fmt: skip
-    found = interleaved(both, budget, least, device)
+    """Time of one step of every peer, of one ``copy_`` and of one finite check, in µs."""
     few, many = counts
-    return {
-        name: median([b - a for a, b in zip(found[f"{name} {few}"], found[f"{name} {many}"], strict=True)])
-        / (many - few) * 1e6
-        for name in short
-    }  # fmt: skip
+    short, long = (all_runs(solver, Problem(shape, steps, device)) for steps in counts)
+    pairs = {f"{name} {few}": run for name, run in short.items()}
+    pairs |= {f"{name} {many}": run for name, run in long.items()}
+    found = interleaved(pairs, budget, least, device)
+    times = {}
+    for name in short:
+        rounds = zip(found[f"{name} {few}"], found[f"{name} {many}"], strict=True)
+        times[name] = median([b - a for a, b in rounds]) / (many - few) * 1e6
+    times["check"] -= times["copy"]
+    return times
 
 
 def ratio(times: dict[str, float], peer: str) -> float:
@@ -66,9 +85,11 @@ def ratio(times: dict[str, float], peer: str) -> float:
 def overhead_row(solver: str, times: dict[str, float], budgeted: bool) -> Row:
     """A row of the table of times."""
     row: Row = {"solver": solver, **{f"{name} µs": times.get(name) for name in PEERS}}
+    row["check µs"] = times["check"]
     row |= {f"kdiff/{name}": ratio(times, name) for name in PEERS[1:]}
-    known = budgeted and solver in BUDGETED and "k-diffusion" in times
-    return {**row, "≤ 1/3": ratio(times, "k-diffusion") <= EACH if known else None}
+    share = ratio(times, "k-diffusion")
+    known = budgeted and solver in BUDGETED and not math.isnan(share)
+    return {**row, "≤ 1/3": share <= EACH if known else None}
 
 
 def mean_row(rows: Sequence[Row], budgeted: bool) -> Row:
@@ -82,20 +103,6 @@ def mean_row(rows: Sequence[Row], budgeted: bool) -> Row:
     known = budgeted and whole and not math.isnan(means["kdiff/k-diffusion"])
     verdict = means["kdiff/k-diffusion"] <= MEAN if known else None
     return {"solver": "geometric mean (budgeted)", **means, "≤ 1/3": None, "≤ 1/5": verdict}
-
-
-def check_time(shape: tuple[int, ...], device: str) -> float:
-    """Time of the finite check of one state, in µs."""
-    problem = Problem(shape, 4, device)
-    model = problem.new_model()
-    return microseconds(lambda: all_finite(model(None, None)), budget=1.0)
-
-
-def copy_time(shape: tuple[int, ...], device: str) -> float:
-    """Time of one ``copy_`` in µs: into one buffer, out of the tensors that the model hands out."""
-    problem = Problem(shape, 4, device)
-    model, target = problem.new_model(), problem.x
-    return microseconds(lambda: target.copy_(model(None, None)), budget=1.0)
 
 
 def floor(solver: str, steps: int, copy: float) -> tuple[list[int], float, float]:
@@ -112,13 +119,14 @@ def floor(solver: str, steps: int, copy: float) -> tuple[list[int], float, float
     return operands, sum(least), sum(a * b for a, b in zip(least, bars, strict=True))
 
 
-def floor_row(solver: str, times: dict[str, float], steps: int, copy: float, check: float) -> Row:
+def floor_row(solver: str, times: dict[str, float], steps: int) -> Row:
     """A row of the table that compares with the floor."""
-    operands, least, allowed = floor(solver, steps, copy)
-    net = times["kdiff"] - check
+    operands, least, allowed = floor(solver, steps, times["copy"])
+    net = times["kdiff"] - times["check"]
     return {
         "solver": solver,
         "operands": "+".join(map(str, operands)),
+        "copy_ µs": times["copy"],
         "floor µs": least,
         "kdiff µs": times["kdiff"],
         "- check µs": net,
@@ -132,16 +140,16 @@ def floor_row(solver: str, times: dict[str, float], steps: int, copy: float, che
 def measure(args: argparse.Namespace, name: str, tables: dict[str, list[Row]]) -> None:
     """Measure one shape and print its tables."""
     shape, large = SHAPES[name], name == "video"
-    check, copy = check_time(shape, args.device), copy_time(shape, args.device)
     rows, floors = [], []
     for solver in args.solvers:
         times = per_step(solver, shape, args.device, args.seconds, tuple(args.steps), args.rounds)
         rows.append(overhead_row(solver, times, budgeted=name == "small"))
-        floors.append(floor_row(solver, times, args.steps[1], copy, check))
+        floors.append(floor_row(solver, times, args.steps[1]))
     rows.append(mean_row(rows, budgeted=name == "small"))
     tables[name] = rows
-    note = f"of kdiff's time the finite check of the state takes {check:.1f} µs a step; copy_ {copy:.1f} µs"
-    show(f"overhead per step, {name} {shape}, {args.device}", rows, note)
+    show(
+        f"overhead per step, {name} {shape}, {args.device}", rows, "check: the finite check, part of kdiff's"
+    )
     if large:
         tables[f"{name} floor"] = floors
         show(f"the same against moving each operand once, {name}", floors)

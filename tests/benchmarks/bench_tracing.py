@@ -29,7 +29,7 @@ begin = time.perf_counter()
 import kdiff_core
 after = time.perf_counter()
 if {whole}:
-    for name in kdiff_core.__all__:
+    for name in dir(kdiff_core):
         getattr(kdiff_core, name)
     after = time.perf_counter()
 print(after - begin)

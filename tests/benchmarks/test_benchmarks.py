@@ -12,8 +12,8 @@ import torch
 
 import kdiff_core as kd
 
-# diffusers hands tensors to NumPy in a way that NumPy 2 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# diffusers hands tensors to NumPy in ways that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
 HERE = Path(__file__).parent
 SCRIPTS = ("overhead", "memory", "tracing", "noise", "combine")

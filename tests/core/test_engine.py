@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import pytest
 import torch
 from attrs import field, frozen
-from support import F64, Gaussian, levels, state
+from support import DEVICE, F64, Gaussian, levels, state
 
 import kdiff_core as kd
 from kdiff_core import errors
@@ -56,7 +57,7 @@ def test_bad_states_are_refused_before_any_call(x, message):
     ],
 )
 def test_bad_options_are_refused_before_any_call(options, kind, message):
-    """Seeds that do not fit, two sources of noise and steps out of range are refused before the model is called."""
+    """Seeds that do not fit, two noise sources and steps out of range are refused before any call."""
     with pytest.raises((kind, TypeError), match=message):
         EULER.run(never, state(), GRID, **options)
 
@@ -118,7 +119,7 @@ def test_a_denoiser_that_cannot_be_called_or_guided_is_refused():
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("sampler", [TWO_M, kd.get_sampler("heun"), kd.get_sampler("dpmpp_sde")])
 def test_a_non_finite_output_is_located(bad, sampler):
-    """A NaN in one model output names the sampler, step, level and evaluation, and keeps the state before it."""
+    """A NaN in one model output names the sampler, step, level and evaluation."""
     calls = 0
 
     def breaks(x, sigma):
@@ -136,7 +137,6 @@ def test_a_non_finite_output_is_located(bad, sampler):
 
 def test_a_state_that_overflows_is_told_from_an_output():
     """A state that overflows, its outputs being finite, is named as the state."""
-
     sign = 1.0
 
     def explodes(x, sigma):
@@ -195,8 +195,8 @@ def test_what_is_handed_out_is_the_callers_own():
     result = TWO_M.run(Gaussian(), state(), GRID, trajectory=True)
     result.trajectory[-1].zero_()
     assert torch.equal(result.x, plain)
-    static = torch.zeros(3, 4, dtype=F64)
-    final = EULER(lambda x, sigma: static, state(), GRID[:1] + [0.0])
+    static = torch.zeros(3, 4, dtype=F64, device=DEVICE)
+    final = EULER(lambda x, sigma: static, state(), [*GRID[:1], 0.0])
     assert final.data_ptr() != static.data_ptr()
 
 
@@ -237,7 +237,7 @@ def test_a_model_may_return_its_input_or_a_view_of_it():
 
 def test_a_model_that_returns_one_buffer_is_found_out():
     """An output in the memory of an earlier one that the sampler still needs is refused, not used."""
-    static = torch.zeros(3, 4, dtype=F64)
+    static = torch.zeros(3, 4, dtype=F64, device=DEVICE)
 
     def one_buffer(x, sigma):
         return static.copy_(Gaussian()(x, sigma))
@@ -273,7 +273,7 @@ def test_model_outputs_in_another_dtype_are_cast():
 
 def test_a_parameter_that_requires_gradients_is_enough():
     """Gradients reach a parameter of the denoiser though neither x nor a condition asks for them."""
-    scale = torch.nn.Parameter(torch.ones((), dtype=F64))
+    scale = torch.nn.Parameter(torch.ones((), dtype=F64, device=DEVICE))
     for name in ("euler", "heun", "dpmpp_2m", "lms"):
         result = kd.get_sampler(name)(lambda x, sigma: Gaussian()(x, sigma) * scale, state(), GRID)
         (gradient,) = torch.autograd.grad(result.sum(), scale)
@@ -371,7 +371,7 @@ def test_overlapping_noise_is_drawn_in_disjoint_pieces():
     assert len(pieces.noises) == len(plan.noises)
     ends = [(n.sigma_from, n.sigma_to) for n in pieces.noises]
     assert all(a > b for a, b in ends)
-    assert all(b >= c or d >= a for (a, b), (c, d) in zip(ends, ends[1:], strict=False))
+    assert all(b >= c or d >= a for (a, b), (c, d) in pairwise(ends))
     assert pieces.operands == plan.operands + 1
 
 
@@ -401,7 +401,7 @@ def test_nested_checkpoints_go_through_a_file(tmp_path):
 
     whole = TWO_M(denoiser, x, GRID)
     TWO_M.run(denoiser, x, GRID, stop=3).checkpoint.save(tmp_path / "half")
-    after = TWO_M(denoiser, None, None, resume=kd.Checkpoint.load(tmp_path / "half"))
+    after = TWO_M(denoiser, None, None, resume=kd.Checkpoint.load(tmp_path / "half", device=DEVICE.type))
     assert torch.equal(after["b"][0], whole["b"][0])
 
 

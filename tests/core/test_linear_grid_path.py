@@ -64,7 +64,12 @@ def test_grids_keep_their_levels_exactly(values, zero):
     grid = Grid.of(given_levels)
     assert list(grid) == given_levels
     assert grid.steps == len(grid) - 1
-    for other in (tuple(given_levels), np.array(given_levels), torch.tensor(given_levels, dtype=torch.float64), grid):
+    for other in (
+        tuple(given_levels),
+        np.array(given_levels),
+        torch.tensor(given_levels, dtype=torch.float64),
+        grid,
+    ):
         assert Grid.of(other) == grid
         assert hash(Grid.of(other)) == hash(grid)
     assert np.asarray(grid).tolist() == given_levels

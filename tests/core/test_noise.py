@@ -1,4 +1,4 @@
-"""Noise: keyed, bit-identical however it is asked for, of unit variance, independent, Brownian within a run."""
+"""Noise: keyed, bit-identical however it is asked for, independent, Brownian within a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import F64, Gaussian, levels, state
+from support import DEVICE, F64, Gaussian, levels, state
 
 import kdiff_core as kd
 from kdiff_core.draw import StepNoise
@@ -26,7 +26,9 @@ def test_same_bits_for_any_batch_order_and_chunking(seed, size, order, cut):
     like = torch.empty(6, size)
     whole = kd.KeyedNoise(seed).noise(like, 2.0, 1.0)
     assert torch.equal(kd.KeyedNoise(seed, index=order).noise(like, 2.0, 1.0), whole[list(order)])
-    chunks = [kd.KeyedNoise(seed, index=part).noise(like[part], 2.0, 1.0) for part in (range(cut), range(cut, 6))]
+    chunks = [
+        kd.KeyedNoise(seed, index=part).noise(like[part], 2.0, 1.0) for part in (range(cut), range(cut, 6))
+    ]
     assert torch.equal(torch.cat(chunks), whole)
     assert torch.equal(kd.KeyedNoise([seed] * 6, index=range(6)).noise(like, 2.0, 1.0), whole)
     assert torch.equal(kd.KeyedNoise([seed]).noise(like[:1], 2.0, 1.0), whole[:1])
@@ -57,6 +59,17 @@ def test_any_memory_layout_and_dtype(dtype):
     assert torch.equal(plain, strided)
     if dtype in (torch.float16, torch.bfloat16):
         assert torch.equal(plain, kd.KeyedNoise(3).noise(like.float(), 2.0, 1.0).to(dtype))
+
+
+def test_the_same_bits_on_the_device():
+    """The noise of a device is the CPU's, bit for bit, alone and within a run that prefetches it."""
+    like, sampler, grid = torch.empty(2, 33), kd.get_sampler("dpmpp_sde"), levels("ve", 6)
+    on_device = kd.KeyedNoise(5).noise(like.to(DEVICE), 2.0, 1.0)
+    assert on_device.device.type == DEVICE.type
+    assert torch.equal(on_device.cpu(), kd.KeyedNoise(5).noise(like, 2.0, 1.0))
+    x = state()
+    here, there = (sampler(Gaussian(), y, grid, seed=1).cpu() for y in (x.cpu(), x))
+    assert torch.allclose(here, there, rtol=1e-11)
 
 
 def test_unit_variance_and_independence():
@@ -112,7 +125,7 @@ def test_start_noise_and_step_noise_differ():
 
 
 def test_overlapping_intervals_have_the_law_of_one_brownian_path():
-    """Whatever the order of asking, increments over a step, its halves and a third have Brownian covariance."""
+    """Whatever the order of asking, increments over a step and parts of it have Brownian covariance."""
     like = torch.empty(1, 200_000, dtype=F64)
     intervals = [(4.0, 1.0), (4.0, 3.0), (3.0, 1.0), (3.5, 2.0)]
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
@@ -128,7 +141,7 @@ def test_overlapping_intervals_have_the_law_of_one_brownian_path():
 
 
 def test_output_variance_of_dpmpp_sde_needs_the_path():
-    """On a normal distribution, ten steps of dpmpp_sde have 0.738 of the variance with the path, 0.490 without."""
+    """On normal data ten steps of dpmpp_sde have 0.738 of the variance with the path, 0.490 without."""
     sigmas = kd.get_schedule("karras")(10, sigma_min=0.002, sigma_max=80.0)
     plan = kd.get_sampler("dpmpp_sde").plan(sigmas)
     assert _variance(plan) == pytest.approx(0.4903, abs=1e-4)
@@ -152,7 +165,7 @@ def _variance(plan, data=0.25):
 
 
 def test_noise_from_generators_and_callables():
-    """Generators, one or one a sample, and functions of the interval serve as noise; torch's state is theirs."""
+    """Generators, one or one a sample, and functions of the interval serve as noise."""
     sampler, grid = kd.get_sampler("euler_ancestral"), levels("ve", 4)
 
     def run(noise):

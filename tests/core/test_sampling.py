@@ -92,7 +92,7 @@ def test_index_and_seeds_of_digits():
 
 
 def test_a_label_names_the_schedule_too():
-    """ "DPM++ 2M Karras" is a sampler and a schedule, and another schedule beside it is refused."""
+    """A label ("DPM++ 2M Karras") is a sampler and a schedule, and another schedule beside it is refused."""
     one = kd.sample(Linear(), 2, sampler="DPM++ 2M Exponential", steps=4)
     assert torch.equal(one, kd.sample(Linear(), 2, sampler="dpmpp_2m", schedule="exponential", steps=4))
     assert torch.equal(
@@ -189,7 +189,7 @@ def test_bad_input_is_refused_before_any_call(wrong, error, says):
 def test_labels_out_of_range(label):
     """A class that the model does not have is refused with those that it has, or the number needed."""
     model = Linear(classes=10)
-    with pytest.raises(ParameterError, match="classes are 0 to 9|1 given for n=2"):
+    with pytest.raises(ParameterError, match=r"classes are 0 to 9|1 given for n=2"):
         kd.sample(model, 2, label=label)
     assert model.calls == 0
 
@@ -225,7 +225,7 @@ def test_ksampler_equals_the_sampler_called(seed, name, path, steps):
 
 
 def test_ksampler_names():
-    """scheduler and condition are other names; both names at once are refused; levels may be given."""
+    """Scheduler and condition are other names; both names at once are refused; levels may be given."""
     x = torch.randn(2, 1, 8, 8)
     label = torch.tensor([3, 4])
     one = kd.KSampler("digits", schedule="exponential").sample(x, 4, cond={"label": label})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support import SAMPLERS, Gaussian, levels, state
+from support import DEVICE, SAMPLERS, Gaussian, few, levels, state
 
 import kdiff_core as kd
 from kdiff_core.errors import CapabilityError, DenoiserError, ParameterError
@@ -26,7 +26,7 @@ def drive(sampler, edit=None, **options):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @given(step=st.integers(0, 5))
-@settings(max_examples=4)
+@few
 def test_an_edit_at_a_steps_start_is_a_new_start(name, step):
     """For a sampler without memory, editing the state where a step begins is starting from that state."""
     sampler = SAMPLERS[name]
@@ -48,7 +48,7 @@ def test_an_edit_at_a_steps_start_is_a_new_start(name, step):
 
 
 def test_an_edit_of_a_stage_is_what_the_model_sees_and_is_added_to_the_end():
-    """At a stage inside a step the model's input is edited, and the same difference is added to the step's end."""
+    """At a stage the model sees the edited state, and the same difference is added to the step's end."""
     change, seen = state(seed=8, scale=0.1), []
 
     def constant(x, sigma):
@@ -86,7 +86,7 @@ def test_churn_sees_an_edit_of_the_churned_state():
     def edit(stepper):
         return torch.zeros_like(stepper.x) if stepper.index == 5 else None
 
-    zero = torch.zeros(3, 4, dtype=torch.float64)
+    zero = torch.zeros(3, 4, dtype=torch.float64, device=DEVICE)
     level = torch.full((3,), sampler.plan(GRID).evaluation_sigmas[-1], dtype=torch.float64)
     assert torch.allclose(drive(sampler, edit), Gaussian()(zero, level))
 
@@ -118,7 +118,7 @@ def test_a_stepper_stops_and_resumes_between_evaluations():
 
 
 def test_bad_use_is_refused():
-    """A wrong output, a step after the end, and a sampler that needs guided outputs are errors that say so."""
+    """A wrong output, a step after the end, and a sampler that needs guided outputs are refused."""
     stepper = kd.Stepper(kd.get_sampler("euler"), state(), [1.0, 0.5])
     with pytest.raises(DenoiserError, match="shape"):
         stepper.step(torch.zeros(3, 3))
