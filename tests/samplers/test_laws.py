@@ -27,6 +27,11 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-11) -> bool:
     return float((a - b).norm()) <= tolerance * max(1.0, float(b.norm()))
 
 
+def rounding(name: str, path: str) -> float:
+    """What rounding may do: noise prediction cancels weights of 1e4 where a flow path begins."""
+    return 1e-8 if name.startswith("dpm_solver") and path == "flow" else 1e-11
+
+
 @every
 @paths
 @given(data=st.data())
@@ -40,7 +45,7 @@ def test_eager_equals_plan(name, path, data):
     assert planned.info["traced"]
     assert not eager.info["traced"]
     assert planned.evaluations == eager.evaluations
-    assert close(planned.x, eager.x)
+    assert close(planned.x, eager.x, rounding(name, path))
 
 
 def _eager(sampler):
@@ -253,9 +258,7 @@ def test_exact_for_a_constant_denoiser(name, path, data):
 
     constant.path = path
     result = sampler(constant, x, grid)
-    # Noise prediction is ill-conditioned where a flow path begins: weights of 1e4 cancel.
-    tolerance = 1e-7 if name.startswith("dpm_solver") and path == "flow" else 1e-10
-    assert close(result, target + (x - target) * (grid[-1] / grid[0]), tolerance)
+    assert close(result, target + (x - target) * (grid[-1] / grid[0]), 10 * rounding(name, path))
 
 
 @every
