@@ -158,7 +158,7 @@ def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -
                 callback(_step_info(job, done))
             if stop is not None and done.index + 1 == stop:
                 return Result(own(job.x, end), job.evaluations, states, info, checkpoint_of(job))
-    except Exception as error:
+    except BaseException as error:  # hosts stop a run with exceptions of that kind too
         _annotate(error, job, end, states, info)
         raise
     if deferred and not all_finite(torch.stack(deferred).double()):
@@ -254,7 +254,7 @@ def _step_info(job: Job, done: StepDone) -> StepInfo:
 
 
 def _annotate(
-    error: Exception, job: Job, end: Leaves, states: list[Any] | None, info: dict[str, Any]
+    error: BaseException, job: Job, end: Leaves, states: list[Any] | None, info: dict[str, Any]
 ) -> None:
     """Say on somebody's exception where the run was, and keep what was computed on it."""
     if not isinstance(error, NonFiniteError):

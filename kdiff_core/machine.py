@@ -19,26 +19,24 @@ from .state import Leaves
 
 DrawInto = Callable[[Noise, Leaves | None], Leaves]
 
-_storage_uses = getattr(torch._C, "_storage_Use_Count", None)
+_storage_uses: Any = getattr(torch._C, "_storage_Use_Count", None)
 
 
 def _uses(leaves: Leaves) -> int:
     """References to the tensors, which a kept tensor raises, and to their memory, which a view raises."""
-    if _storage_uses is None:
-        return -1
     total = 0
     for leaf in leaves:
         total += sys.getrefcount(leaf) + _storage_uses(leaf.untyped_storage()._cdata)
     return total
 
 
-# What a tensor of the machine's own counts.
-_OWN_USES = _uses([torch.empty(1)])
+# What a tensor of the machine's own counts; None if torch cannot tell.
+_OWN_USES = None if _storage_uses is None else _uses([torch.empty(1)])
 
 
 def _shared(leaves: Leaves) -> bool:
-    """Whether anything but the machine refers to these tensors or their memory."""
-    return _OWN_USES < 0 or _uses(leaves) > _OWN_USES * len(leaves)
+    """Whether anything but the machine refers to these tensors or their memory, or may."""
+    return _OWN_USES is None or _uses(leaves) > _OWN_USES * len(leaves)
 
 
 class Lowered:

@@ -8,6 +8,7 @@ called. The global random state is never touched. Bit-equal within one build of 
 from __future__ import annotations
 
 import hashlib
+import operator
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -62,12 +63,18 @@ def _generator(key: bytes) -> torch.Generator:
     return _twister.seeded(key)
 
 
-def _to_seeds(seed: int | Sequence[int]) -> int | tuple[int, ...]:
-    seeds = list(seed) if isinstance(seed, Iterable) else [seed]
-    for value in seeds:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
-            raise ParameterError(f"seed={value!r}: a seed is an integer from 0 to 2**64 - 1")
-    return seed if isinstance(seed, int) else tuple(seeds)
+def _to_seeds(seed: int | Iterable[int]) -> int | tuple[int, ...]:
+    return tuple(map(_to_seed, seed)) if isinstance(seed, Iterable) else _to_seed(seed)
+
+
+def _to_seed(seed: Any) -> int:
+    try:
+        value = -1 if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        value = -1
+    if not 0 <= value < 2**64:
+        raise ParameterError(f"seed={seed!r:.40}: a seed is an integer from 0 to 2**64 - 1")
+    return value
 
 
 def _to_index(index: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -43,7 +43,7 @@ class StepInfo(NamedTuple):
     evaluations: int
 
 
-@define
+@define(eq=False)
 class Result:
     """The outcome of a run.
 
@@ -62,7 +62,7 @@ class Result:
     checkpoint: Checkpoint | None = None
 
 
-@define
+@define(eq=False)
 class Checkpoint:
     """A run in the middle: its plan, the operation that comes next, and the states alive there.
 

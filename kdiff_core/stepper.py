@@ -145,7 +145,7 @@ class Stepper:
     def _edited(self, x: Any) -> Leaves | None:
         """The state as the host changed it, or None; told by identity and torch's version counter."""
         given = flatten(self.x if x is None else x)
-        if [(id(leaf), leaf._version) for leaf in given] == self._handed:
+        if [_mark(leaf) for leaf in given] == self._handed:
             return None
         return [
             leaf.clone() for leaf in check_output(rebuild(self._job.x, given), self._job.x, self._job.leaves)
@@ -166,7 +166,7 @@ class Stepper:
         self.sigma = float(self.plan.levels[-1] if call is None else call.sigma)
         register = self.plan.result if call is None else call.x
         self.x = own(self._job.x, machine.leaves(register))
-        self._handed = [(id(leaf), leaf._version) for leaf in flatten(self.x)]
+        self._handed = [_mark(leaf) for leaf in flatten(self.x)]
 
     def _end_step(self) -> None:
         end = self.plan.steps[self.index].end
@@ -174,3 +174,8 @@ class Stepper:
             changed = [a + b for a, b in zip(self._machine.leaves(end), self._edit, strict=True)]
             self._machine.take_over(end, changed)
             self._edit = None
+
+
+def _mark(leaf: Tensor) -> tuple[int, float]:
+    """What changes when a tensor is replaced or written to; inference tensors have no version counter."""
+    return id(leaf), float(leaf.double().square().sum()) if leaf.is_inference() else leaf._version

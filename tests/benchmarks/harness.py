@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,9 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Time several calls round by round, so that a busy moment of the machine meets all of them.
 
+    The order changes from round to round: another process that takes the CPU away at regular times would
+    otherwise meet the same call each time.
+
     Args:
         runs: The calls.
         budget: Seconds to spend on all of them.
@@ -87,13 +91,15 @@ def interleaved(
     for run in runs.values():
         run()
     found: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
     gc.collect()
     gc.disable()
     end, rounds = time.perf_counter() + budget, 0
     try:
         while rounds < least or time.perf_counter() < end:
-            for name, run in runs.items():
-                found[name].append(seconds_of(run, device))
+            random.shuffle(names)
+            for name in names:
+                found[name].append(seconds_of(runs[name], device))
             rounds += 1
     finally:
         gc.enable()
@@ -153,7 +159,7 @@ def show(title: str, rows: Sequence[Row], caption: str | None = None) -> None:
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in columns))
-    Console(width=max(160, Console().width)).print(table)
+    Console(width=max(180, Console().width)).print(table)
 
 
 def save(file: Path | None, tables: Mapping[str, Sequence[Row]]) -> None:

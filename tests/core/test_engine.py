@@ -405,6 +405,37 @@ def test_nested_checkpoints_go_through_a_file(tmp_path):
     assert torch.equal(after["b"][0], whole["b"][0])
 
 
+@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m", "dpmpp_sde"])
+def test_inference_mode_changes_nothing(name):
+    """Under torch.inference_mode a run, and a stepper with an edit in place, give the same bits."""
+    sampler = kd.get_sampler(name)
+
+    def stepped():
+        stepper = kd.Stepper(sampler, state(), GRID, seed=1)
+        while not stepper.done:
+            if stepper.index == 2:
+                stepper.x.mul_(0.9)
+            stepper.step(Gaussian()(stepper.x, stepper.sigma_tensor))
+        return stepper.x
+
+    plain = sampler(Gaussian(), state(), GRID, seed=1), stepped()
+    with torch.inference_mode():
+        assert torch.equal(sampler(Gaussian(), state(), GRID, seed=1), plain[0])
+        assert torch.equal(stepped(), plain[1])
+
+
+def test_an_interrupt_is_no_exception_and_keeps_the_run_too():
+    """An interruption that is not an Exception, as hosts raise it, comes through with the partial result."""
+
+    def interrupted(info):
+        if info.index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        TWO_M(Gaussian(), state(), GRID, callback=interrupted)
+    assert caught.value.partial.evaluations == 2
+
+
 def test_progress_counts_model_calls(capsys):
     """The progress bar's total is the number of model calls, known beforehand."""
     kd.get_sampler("heun")(Gaussian(), state(), GRID, progress=True)
