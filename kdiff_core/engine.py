@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .draw import drawer
 from .errors import CapabilityError, NoiseError, NonFiniteError, ParameterError, TraceError
+from .grid import Grid
 from .machine import Machine
 from .noise import KeyedNoise, noise_from
 from .path import as_path
@@ -271,21 +272,22 @@ def _new_job(
         raise ParameterError("x and sigmas: a run needs a state and its noise levels (or resume=)")
     path = as_path(getattr(denoiser, "path", "ve"))
     process = process if process is not None else getattr(denoiser, "process", None)
-    levels = sampler.levels(sigmas, path, process)
+    grid = Grid.of(sigmas)
     leaves = check_state(x)
     plan, why = None, f"{type(sampler).__name__} declares linear = False"
     if sampler.linear:
         try:
-            plan = sampler.plan(sigmas, path, process)
+            plan = sampler.plan(grid, path, process)
         except TraceError as error:
             why = str(error)
     source = choose_source(seed, noise, leaves[0].shape[0])
+    levels = tuple(sampler.levels(grid, path, process) if plan is None else plan.levels)
     if plan is not None:
         plan = plan.increments() if getattr(source, "brownian", False) else plan
         if not plan.stochastic:
             source = None
     return Job(
-        sampler, repr(sampler), denoiser, x, leaves, tuple(levels), path, process, plan, source, cond or {},
+        sampler, repr(sampler), denoiser, x, leaves, levels, path, process, plan, source, cond or {},
         why_eager=None if plan is not None else why,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -39,39 +40,45 @@ def _shared(leaves: Leaves) -> bool:
     return _OWN_USES is None or _uses(leaves) > _OWN_USES * len(leaves)
 
 
+class Update(NamedTuple):
+    """A combination, prepared: its recipe, its operands, and those that end here and may be written over."""
+
+    chain: Recipe
+    sources: tuple[int, ...]
+    over: tuple[int, ...]
+
+
 class Lowered:
-    """A plan, prepared for running: for each operation its recipe and the registers that end with it."""
+    """A plan, prepared for running: its updates, and for each operation the registers that end with it."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.ops = tuple(plan.ops)
+        self.ops = plan.ops
         self.step_of = tuple(step.index for step in plan.steps for _ in step.ops)
-        self.recipes = self._recipes()
         last = plan.last_use()
         self.dying = tuple(
             tuple(r for r in dict.fromkeys((*read(op), *written(op))) if last[r] <= position)
             for position, op in enumerate(self.ops)
         )
+        self.updates = self._updates()
 
-    def _recipes(self) -> tuple[Recipe | None, ...]:
+    def _updates(self) -> dict[int, Update]:
         drawn = {op.out for op in self.plan.noises}
-        return tuple(
-            recipe(
-                [float(w) for _, w in op.terms],
-                frozenset(i for i, (r, _) in enumerate(op.terms) if r in drawn),
-            )
-            if isinstance(op, Combine)
-            else None
-            for op in self.ops
-        )
+        updates = {}
+        for position, op in enumerate(self.ops):
+            if isinstance(op, Combine):
+                sources = tuple(r for r, _ in op.terms)
+                extras = frozenset(i for i, r in enumerate(sources) if r in drawn)
+                chain = recipe([float(w) for _, w in op.terms], extras)
+                over = tuple(sources[i] for i in chain.early if sources[i] in self.dying[position])
+                updates[position] = Update(chain, sources, over)
+        return updates
 
 
 def lowered(plan: Plan) -> Lowered:
     """Prepare a plan, once."""
-    if "lowered" not in plan._cache:
-        plan._cache["lowered"] = Lowered(plan)
-    result: Lowered = plan._cache["lowered"]
-    return result
+    program: Lowered = plan._once("lowered", lambda: Lowered(plan))
+    return program
 
 
 class Machine:
@@ -169,28 +176,25 @@ class Machine:
         self._held.clear()
 
     def _combine(self, op: Combine) -> None:
-        chain = self.program.recipes[self.position]
-        assert chain is not None
-        operands = [self.leaves(r) for r, _ in op.terms]
+        chain, sources, over = self.program.updates[self.position]
+        operands = [self.leaves(r) for r in sources]
         if self.recording:
             self.registers[op.out] = [combine_recorded(chain, parts) for parts in zip(*operands, strict=True)]
             self._free(self.position)
             return
-        out = self._buffer_from(op, chain) or self._fresh(operands[0])
+        out = self._buffer_from(over) or self._fresh(operands[0])
         for i, target in enumerate(out):
             combine(chain, [leaves[i] for leaves in operands], target)
         self.registers[op.out] = out
         self.owned.add(op.out)
         self._free(self.position, keep=op.out)
 
-    def _buffer_from(self, op: Combine, chain: Recipe) -> Leaves | None:
+    def _buffer_from(self, over: tuple[int, ...]) -> Leaves | None:
         """Memory of an operand that ends here, to write the result over it."""
-        dying = self.program.dying[self.position]
-        for i in chain.early:
-            register = op.terms[i][0]
-            if register in dying and register in self.owned and register not in self._hold:
+        for register in over:
+            if register in self.owned and register not in self._hold:
                 self.owned.discard(register)
-                return self.leaves(register)
+                return self.registers[register]
         return None
 
     def _fresh(self, like: Leaves) -> Leaves:

@@ -8,7 +8,7 @@ computed before the first model call.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import field, frozen
@@ -92,10 +92,17 @@ class Plan:
     steps: tuple[PlanStep, ...]
     _cache: dict[str, Any] = field(factory=dict, eq=False, repr=False, init=False)
 
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A value that is computed once for each plan."""
+        if name not in self._cache:
+            self._cache[name] = compute()
+        return self._cache[name]
+
     @property
-    def ops(self) -> Iterator[Op]:
+    def ops(self) -> tuple[Op, ...]:
         """All operations in order."""
-        return (op for step in self.steps for op in step.ops)
+        found: tuple[Op, ...] = self._once("ops", lambda: tuple(op for s in self.steps for op in s.ops))
+        return found
 
     @property
     def result(self) -> int:
@@ -103,29 +110,38 @@ class Plan:
         return self.steps[-1].end
 
     @property
-    def evaluations(self) -> int:
-        """Number of model calls."""
-        return sum(isinstance(op, Evaluate) for op in self.ops)
-
-    @property
     def evaluation_sigmas(self) -> tuple[Number, ...]:
         """Level of each model call, in order."""
-        return tuple(op.sigma for op in self.ops if isinstance(op, Evaluate))
+        found: tuple[Number, ...] = self._once(
+            "sigmas", lambda: tuple(op.sigma for op in self.ops if isinstance(op, Evaluate))
+        )
+        return found
+
+    @property
+    def evaluations(self) -> int:
+        """Number of model calls."""
+        return len(self.evaluation_sigmas)
 
     @property
     def noises(self) -> tuple[Noise, ...]:
         """All noise requests, in order."""
-        return tuple(op for op in self.ops if isinstance(op, Noise))
+        found: tuple[Noise, ...] = self._once(
+            "noises", lambda: tuple(op for op in self.ops if isinstance(op, Noise))
+        )
+        return found
 
     @property
     def stochastic(self) -> bool:
         """Whether any noise is drawn."""
-        return any(isinstance(op, Noise) for op in self.ops)
+        return bool(self.noises)
 
     @property
     def registers(self) -> int:
         """Number of registers."""
-        return 1 + max((r for op in self.ops for r in written(op)), default=0)
+        count: int = self._once(
+            "count", lambda: 1 + max((r for op in self.ops for r in written(op)), default=0)
+        )
+        return count
 
     @property
     def operands(self) -> int:
@@ -160,11 +176,9 @@ class Plan:
 
     def increments(self) -> Plan:
         """The same plan with overlapping noise intervals drawn as increments of one Brownian path."""
-        if "increments" not in self._cache:
-            from .brownian import split_overlaps
+        from .brownian import split_overlaps
 
-            self._cache["increments"] = split_overlaps(self)
-        plan: Plan = self._cache["increments"]
+        plan: Plan = self._once("increments", lambda: split_overlaps(self))
         return plan
 
     def table(self) -> str:
@@ -330,7 +344,7 @@ def _without_dead(plan: Plan) -> Plan:
     """Drop noise and combinations that nothing reads."""
     needed = {plan.result, *(step.end for step in plan.steps)}
     kept: set[int] = set()
-    ops = list(plan.ops)
+    ops = plan.ops
     for position in range(len(ops) - 1, -1, -1):
         op = ops[position]
         if isinstance(op, Evaluate) or op.out in needed:

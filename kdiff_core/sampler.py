@@ -86,7 +86,10 @@ class StepSampler:
                 f"noise levels: sigmas[0] = {grid[0]} on a flow path, where levels lie in [0, 1]; "
                 "is the model on the VE path?"
             )
-        visited = tuple(float(v) for v in self.prepare(grid, path, process))
+        prepared = self.prepare(grid, path, process)
+        if prepared is grid:
+            return grid
+        visited = tuple(float(v) for v in prepared)
         if not self.rises:
             return Grid.of(visited)
         for a, b in pairwise(visited):
