@@ -217,7 +217,7 @@ def _eager_steps(job: Job) -> Iterator[StepDone]:
 def _watch(job: Job, end: Leaves, initial: Leaves, deferred: list[Tensor]) -> None:
     """Look at a step's end state: at once on the CPU; on a device after the run, so that nothing waits."""
     for leaf in end:
-        if leaf.device.type != "cpu":
+        if not leaf.is_cpu:
             deferred.append(total_of(leaf))
         elif not all_finite(leaf):
             _locate(job, initial, end)

@@ -135,7 +135,7 @@ class Machine:
         """Take the outputs of the model call that `advance` returned."""
         if op.x in self.owned and _shared(self.leaves(op.x)):
             self.owned.discard(op.x)  # the model kept it, or returned it
-        earlier = list(self._outputs.values())
+        earlier = tuple(self._outputs.values())
         for register, leaves in zip(op.outs, outputs, strict=True):
             address = leaves[0].untyped_storage().data_ptr()
             if address in earlier:
@@ -152,7 +152,8 @@ class Machine:
     def _record_if_needed(self, leaves: Leaves) -> None:
         """Stop reusing memory once anything requires a gradient."""
         if not self.recording and torch.is_grad_enabled():
-            self.recording = any(leaf.requires_grad for leaf in leaves)
+            for leaf in leaves:
+                self.recording = self.recording or leaf.requires_grad
 
     def take_over(self, register: int, leaves: Leaves) -> None:
         """Replace a register by a state that the host edited."""
