@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .errors import UnknownNameError as UnknownNameError
     from .grid import Grid as Grid
     from .hookspecs import hookimpl as hookimpl
-    from .job import SampleJob as SampleJob
     from .linear import Linear as Linear
     from .noise import KeyedNoise as KeyedNoise
     from .noise import noise_from as noise_from
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from .result import Checkpoint as Checkpoint
     from .result import Result as Result
     from .result import StepInfo as StepInfo
+    from .sample_job import SampleJob as SampleJob
     from .sampler import StepSampler as StepSampler
     from .sampling import KSampler as KSampler
     from .sampling import plan as plan
@@ -70,7 +70,7 @@ _MODULES = {
     "errors": ("KdiffError", "PluginError", "UnknownNameError"),
     "grid": ("Grid",),
     "hookspecs": ("hookimpl",),
-    "job": ("SampleJob",),
+    "sample_job": ("SampleJob",),
     "linear": ("Linear",),
     "noise": ("KeyedNoise", "noise_from", "start"),
     "path": ("FLOW", "VE", "Path"),

@@ -83,30 +83,30 @@ def combine(chain: Recipe, operands: Sequence[Tensor], out: Tensor) -> Tensor:
     Returns:
         `out`.
     """
-    if not _blockwise(chain, operands, out):
-        return _chain(chain, operands, out)
+    if len(chain.links) < BLOCK_LINKS or not _blockwise(operands, out):
+        return _run(chain, operands, out)
     for target, *parts in zip(*(torch.split(t.view(-1), BLOCK) for t in (out, *operands)), strict=True):
-        _chain(chain, parts, target)
+        _run(chain, parts, target)
     return out
 
 
-def _blockwise(chain: Recipe, operands: Sequence[Tensor], out: Tensor) -> bool:
-    """Whether to walk the states in blocks: a long chain over a large, contiguous state on the CPU."""
+def _blockwise(operands: Sequence[Tensor], out: Tensor) -> bool:
+    """Whether to walk the states in blocks: large and contiguous, on the CPU."""
     return (
-        len(chain.links) >= BLOCK_LINKS
-        and out.numel() >= BLOCK_COUNT * BLOCK
-        and out.device.type == "cpu"
+        out.numel() >= BLOCK_COUNT * BLOCK
+        and out.is_cpu
         and out.is_contiguous()
         and all(t.is_contiguous() for t in operands)
     )
 
 
-def _chain(chain: Recipe, operands: Sequence[Tensor], out: Tensor) -> Tensor:
+def _run(chain: Recipe, operands: Sequence[Tensor], out: Tensor) -> Tensor:
     """Run a chain, its partial results in `out`."""
-    value = operands[chain.first]
-    if chain.scale != 1.0 or not chain.links:
-        value = torch.mul(value, chain.scale, out=out)
-    for kind, i, weight in chain.links:
+    first, scale, links = chain
+    value = operands[first]
+    if scale != 1.0 or not links:
+        value = torch.mul(value, scale, out=out)
+    for kind, i, weight in links:
         if kind == "lerp":
             value = torch.lerp(value, operands[i], weight, out=out)
         else:

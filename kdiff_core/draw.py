@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .brownian import Interval, pieces
 from .errors import NoiseError
@@ -46,12 +47,13 @@ class _Direct:
         self.fills = getattr(source, "fills", False)
 
     def __call__(self, request: Noise, buffer: Leaves | None) -> Leaves:
-        options: dict[str, Any] = {"out": buffer} if self.fills and buffer is not None else {}
-        drawn = self.source.noise(
-            self.x, request.sigma_from, request.sigma_to, request.stream, request.visit, **options
-        )
-        if buffer is not None and self.fills:
+        _, sigma_from, sigma_to, stream, visit = request
+        if buffer is not None:
+            self.source.noise(self.x, sigma_from, sigma_to, stream, visit, out=buffer)
             return buffer
+        drawn, like = self.source.noise(self.x, sigma_from, sigma_to, stream, visit), self.leaves[0]
+        if drawn.__class__ is Tensor and len(self.leaves) == 1 and drawn.shape == like.shape:
+            return [drawn.to(like)]  # the usual case, first
         found = flatten(drawn)
         for new, leaf in zip(found, self.leaves, strict=False):
             if new.shape != leaf.shape or len(found) != len(self.leaves):

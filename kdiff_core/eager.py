@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from .context import Prediction, StepContext
 from .draw import StepNoise
+from .job import Job, Seen
 from .state import Leaves, Nest, flatten
-
-if TYPE_CHECKING:
-    from .engine import Job
 
 
 class EagerContext(StepContext):
@@ -23,7 +21,7 @@ class EagerContext(StepContext):
         self.job = job
         self.visits: dict[Any, int] = {}
         self.step_noise: StepNoise | None = None
-        self.first: tuple[float, Leaves, Leaves] | None = None
+        self.first: Seen | None = None
 
     def wrap(self, leaves: Leaves) -> Any:
         """A state that a step can do arithmetic on."""
@@ -50,7 +48,7 @@ class EagerContext(StepContext):
         leaves = self.unwrap(x)
         found = self.job.evaluate(leaves, sigma, outputs)
         if self.first is None:
-            self.first = (max(sigma, self.grid[self.index]), leaves, found[0])
+            self.first = Seen(max(sigma, self.grid[self.index]), leaves, found[0])
         results = [self.wrap(output) for output in found]
         self._evaluated(sigma, results[0])
         return results

@@ -15,7 +15,7 @@ import torch
 
 from .combine import Recipe, combine, combine_recorded, recipe
 from .errors import DenoiserError
-from .plans import Combine, Evaluate, Noise, Plan, read, written
+from .plans import Combine, Evaluate, Noise, Op, Plan, read, written
 from .state import Leaves
 
 DrawInto = Callable[[Noise, Leaves | None], Leaves]
@@ -49,30 +49,28 @@ class Update(NamedTuple):
 
 
 class Lowered:
-    """A plan, prepared for running: its updates, and for each operation the registers that end with it."""
+    """A plan, prepared for running.
+
+    Attributes:
+        code: For each operation the operation, the `Update` if it is a combination, and the registers that
+            end with it, its own apart.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.ops = plan.ops
-        self.step_of = tuple(step.index for step in plan.steps for _ in step.ops)
         last = plan.last_use()
-        self.dying = tuple(
-            tuple(r for r in dict.fromkeys((*read(op), *written(op))) if last[r] <= position)
-            for position, op in enumerate(self.ops)
-        )
-        self.updates = self._updates()
-
-    def _updates(self) -> dict[int, Update]:
-        drawn = {op.out for op in self.plan.noises}
-        updates = {}
-        for position, op in enumerate(self.ops):
+        drawn = {op.out for op in plan.noises}
+        code: list[tuple[Op, Update | None, tuple[int, ...]]] = []
+        for position, op in enumerate(plan.ops):
+            ends = tuple(r for r in dict.fromkeys((*read(op), *written(op))) if last[r] <= position)
+            update = None
             if isinstance(op, Combine):
                 sources = tuple(r for r, _ in op.terms)
                 extras = frozenset(i for i, r in enumerate(sources) if r in drawn)
                 chain = recipe([float(w) for _, w in op.terms], extras)
-                over = tuple(sources[i] for i in chain.early if sources[i] in self.dying[position])
-                updates[position] = Update(chain, sources, over)
-        return updates
+                over = tuple(sources[i] for i in chain.early if sources[i] in ends)
+                update = Update(chain, sources, over)
+            code.append((op, update, ends))
+        self.code = tuple(code)
 
 
 def lowered(plan: Plan) -> Lowered:
@@ -119,15 +117,15 @@ class Machine:
         Returns:
             The call, which `supply` answers; None where the operations before `until` are done.
         """
-        ops = self.program.ops
+        code = self.program.code
         while self.position < until:
-            op = ops[self.position]
-            if isinstance(op, Evaluate):
+            op, update, ends = code[self.position]
+            if update is not None:
+                self._combine(op.out, update, ends)  # type: ignore[union-attr]
+            elif isinstance(op, Evaluate):
                 return op
-            if isinstance(op, Combine):
-                self._combine(op)
             else:
-                self._draw(op)
+                self._draw(op, ends)  # type: ignore[arg-type]
             self.position += 1
         return None
 
@@ -146,7 +144,7 @@ class Machine:
             self._outputs[register] = address
             self.registers[register] = leaves
             self._record_if_needed(leaves)
-        self._free(self.position)
+        self._free(self.program.code[self.position][2])
         self.position += 1
 
     def _record_if_needed(self, leaves: Leaves) -> None:
@@ -176,51 +174,48 @@ class Machine:
             self._release(register)
         self._held.clear()
 
-    def _combine(self, op: Combine) -> None:
-        chain, sources, over = self.program.updates[self.position]
-        operands = [self.leaves(r) for r in sources]
+    def _combine(self, register: int, update: Update, ends: tuple[int, ...]) -> None:
+        chain, sources, over = update
+        operands: list[Leaves] = [self.registers[r] for r in sources]  # type: ignore[misc]  # they are alive
         if self.recording:
-            self.registers[op.out] = [combine_recorded(chain, parts) for parts in zip(*operands, strict=True)]
-            self._free(self.position)
-            return
-        out = self._buffer_from(over) or self._fresh(operands[0])
-        for i, target in enumerate(out):
-            combine(chain, [leaves[i] for leaves in operands], target)
-        self.registers[op.out] = out
-        self.owned.add(op.out)
-        self._free(self.position, keep=op.out)
+            result = [combine_recorded(chain, parts) for parts in zip(*operands, strict=True)]
+        else:
+            result = self._buffer(over, operands[0])
+            for i, target in enumerate(result):
+                combine(chain, [leaves[i] for leaves in operands], target)
+            self.owned.add(register)
+        self._free(ends)
+        self.registers[register] = result
 
-    def _buffer_from(self, over: tuple[int, ...]) -> Leaves | None:
-        """Memory of an operand that ends here, to write the result over it."""
+    def _buffer(self, over: tuple[int, ...], like: Leaves) -> Leaves:
+        """Memory for a result: an operand's that ends here, a freed one's, or new."""
         for register in over:
             if register in self.owned and register not in self._hold:
                 self.owned.discard(register)
-                return self.registers[register]
-        return None
-
-    def _fresh(self, like: Leaves) -> Leaves:
+                return self.registers[register]  # type: ignore[return-value]  # it is alive
         return self._pool.pop() if self._pool else [torch.empty_like(leaf) for leaf in like]
 
-    def _draw(self, op: Noise) -> None:
+    def _draw(self, op: Noise, ends: tuple[int, ...]) -> None:
         fills = getattr(self.draw, "fills", False)
         buffer = self._pool.pop() if fills and self._pool and not self.recording else None
         drawn = self.registers[op.out] = self.draw(op, buffer)
         self._record_if_needed(drawn)
         if fills:  # another source's tensor may be its own
             self.owned.add(op.out)
-        self._free(self.position)
+        self._free(ends)
 
-    def _free(self, position: int, keep: int = -1) -> None:
-        for register in self.program.dying[position]:
+    def _free(self, ends: tuple[int, ...]) -> None:
+        for register in ends:
             if register in self._hold:
                 self._held.append(register)
-            elif register != keep:
+            else:
                 self._release(register)
 
     def _release(self, register: int) -> None:
         leaves, self.registers[register] = self.registers[register], None
-        self._outputs.pop(register, None)
-        if register in self.owned and leaves is not None:
-            self.owned.discard(register)
-            if not self.recording:
-                self._pool.append(leaves)
+        if register not in self.owned:
+            self._outputs.pop(register, None)
+            return
+        self.owned.discard(register)
+        if not self.recording and leaves is not None:
+            self._pool.append(leaves)

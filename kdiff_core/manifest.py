@@ -22,9 +22,9 @@ from .registry import default_registry, get_sampler, get_schedule
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .job import SampleJob
     from .registry import ResolvedEntry
     from .result import Result
+    from .sample_job import SampleJob
     from .setup import Setup
 
 VERSION = 1
@@ -80,7 +80,7 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
     Raises:
         ParameterError: It is no manifest, one of a later version, or of a run with nameless objects.
     """
-    from .job import SampleJob
+    from .sample_job import SampleJob
 
     _check(manifest, "the manifest")
     if not manifest.get("replayable"):

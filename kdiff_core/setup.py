@@ -11,11 +11,11 @@ from .grid import Grid
 if TYPE_CHECKING:
     import torch
 
-    from .job import SampleJob
     from .noise import KeyedNoise
     from .plans import Plan
     from .protocols import Callback
     from .result import Result
+    from .sample_job import SampleJob
 
 
 class Setup(NamedTuple):

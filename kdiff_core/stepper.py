@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .engine import Job, checkpoint_of, choose_source, new_machine, resumed_job
 from .errors import CapabilityError, ParameterError
+from .job import Job, checkpoint_of, choose_source, new_machine, resumed_job
 from .plans import Evaluate
 from .result import Checkpoint, own
 from .state import Leaves, check_output, check_state, flatten, rebuild

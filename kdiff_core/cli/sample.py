@@ -78,7 +78,7 @@ def sample(
 
     Example: `kdiff sample digits -s "DPM++ 2M SDE Karras" --class 7 --guidance 2 -o sevens.png`
     """  # fmt: skip
-    from ..job import SampleJob
+    from ..sample_job import SampleJob
 
     given = parse_options(options or [])
     job = SampleJob(
@@ -112,8 +112,8 @@ def replay(
 
     Example: `kdiff replay digits.png`
     """
-    from ..job import SampleJob
     from ..manifest import differences, read_manifest
+    from ..sample_job import SampleJob
 
     manifest = read_manifest(file)
     if file.suffix.lower() not in _OUTPUTS:

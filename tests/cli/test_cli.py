@@ -19,8 +19,8 @@ from kdiff_core.cli import main
 from kdiff_core.cli.console import parse_options
 from kdiff_core.cli.listing import calls_per_step
 from kdiff_core.errors import ParameterError, UnknownNameError
-from kdiff_core.job import SampleJob
 from kdiff_core.manifest import manifest_of, read_manifest, write_npz, write_png
+from kdiff_core.sample_job import SampleJob
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import kdiff_core as kd
 from kdiff_core.errors import KdiffError, NoiseError, ParameterError, UnknownNameError
-from kdiff_core.job import SampleJob
 from kdiff_core.manifest import differences, manifest_of, read_manifest, write_npz
+from kdiff_core.sample_job import SampleJob
 
 NAMES = [entry.name for entry in kd.list_samplers()]
 SEEDS = st.integers(0, 2**64 - 1)
