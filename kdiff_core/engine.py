@@ -16,7 +16,7 @@ from .state import Leaves, all_finite, rebuild, total_of
 
 # On how many steps the run looks whether its state is finite: NaN stays in a state, and a run that has met
 # it is repeated to find the place. With a callback, which would see such a state, it looks on each.
-LOOK_EVERY = 4
+LOOK_EVERY = 8
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
         _check_stop(stop, job)
     states = [own(job.x, job.leaves)] if trajectory and resume is None else []
     if job.plan is not None:
-        job.sigma_tensors(job.plan.evaluation_sigmas)
+        job.sigma_tensors(job.plan)
     with _Progress(progress, job):
         return _loop(job, callback, states if trajectory else None, stop)
 
@@ -63,15 +63,18 @@ def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -
     }
     initial = end = job.leaves
     deferred: list[Tensor] = []
+    total, every = job.total, 1 if callback is not None else LOOK_EVERY
     try:
         for index, end, seen in _plan_steps(job) if job.plan is not None else _eager_steps(job):
-            if callback is not None or (index + 1) % LOOK_EVERY == 0 or index + 1 in (stop, job.total):
+            done = index + 1
+            # The last step may forget the state that it began with: D alone is its end.
+            if done % every == 0 or done >= total - 1 or done == stop:
                 _watch(job, end, initial, deferred)
             if states is not None:
                 states.append(own(job.x, end))
             if callback is not None:
                 callback(_step_info(job, index, end, seen))
-            if index + 1 == stop:
+            if done == stop:
                 return Result(own(job.x, end), job.evaluations, states, info, checkpoint_of(job))
     except BaseException as error:  # hosts stop a run with exceptions of that kind too
         _annotate(error, job, end, states, info)
@@ -89,18 +92,19 @@ def _plan_steps(job: Job) -> Iterator[Done]:
     if machine is None:
         machine = job.machine = new_machine(job, job.plan)
     until = 0
-    for step in job.plan.steps:
+    registers = machine.registers
+    for index, step in enumerate(job.plan.steps):
         until += len(step.ops)
         if until <= machine.position and step.ops:
             continue
-        job.step = step.index
+        job.step = index
         while (op := machine.advance(until)) is not None:
-            machine.supply(op, job.evaluate(machine.leaves(op.x), op.sigma, op.outputs))
+            machine.supply(op, job.evaluate(registers[op.x], op.sigma, op.outputs))
         seen = None
         if job.wants_states:
             denoised = None if step.denoised is None else machine.leaves(step.denoised)
             seen = Seen(step.sigma_hat, machine.leaves(step.x), denoised)
-        yield step.index, machine.leaves(step.end), seen
+        yield index, registers[step.end], seen
         if seen is not None:
             machine.release_held()
 

@@ -31,13 +31,8 @@ def _uses(leaves: Leaves) -> int:
     return total
 
 
-# What a tensor of the machine's own counts; None if torch cannot tell.
-_OWN_USES = None if _storage_uses is None else _uses([torch.empty(1)])
-
-
-def _shared(leaves: Leaves) -> bool:
-    """Whether anything but the machine refers to these tensors or their memory, or may."""
-    return _OWN_USES is None or _uses(leaves) > _OWN_USES * len(leaves)
+# What a tensor of the machine's own counts. If torch cannot tell, every tensor may be in use elsewhere.
+_OWN_USES = -1 if _storage_uses is None else _uses([torch.empty(1)])
 
 
 class Update(NamedTuple):
@@ -93,7 +88,8 @@ class Machine:
         self.plan = plan
         self.draw = draw
         self.position = 0
-        self.registers: list[Leaves | None] = [None] * plan.registers
+        self.width = len(leaves)
+        self.registers: list[Any] = [None] * plan.registers
         self.registers[0] = leaves
         self.owned: set[int] = set()
         self.recording = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
@@ -104,8 +100,7 @@ class Machine:
 
     def leaves(self, register: int) -> Leaves:
         """Return the tensors of a live register."""
-        found = self.registers[register]
-        assert found is not None, f"register {register} is not alive"
+        found: Leaves = self.registers[register]
         return found
 
     def advance(self, until: int) -> Evaluate | None:
@@ -131,27 +126,30 @@ class Machine:
 
     def supply(self, op: Evaluate, outputs: list[Leaves]) -> None:
         """Take the outputs of the model call that `advance` returned."""
-        if op.x in self.owned and _shared(self.leaves(op.x)):
-            self.owned.discard(op.x)  # the model kept it, or returned it
-        earlier = tuple(self._outputs.values())
-        for register, leaves in zip(op.outs, outputs, strict=True):
+        outs, x, *_ = op
+        registers, known = self.registers, self._outputs
+        if x in self.owned and (_OWN_USES < 0 or _uses(registers[x]) > _OWN_USES * self.width):
+            self.owned.discard(x)  # the model kept it, or returned it
+        earlier = tuple(known.values()) if known else ()
+        for register, leaves in zip(outs, outputs, strict=True):
             address = leaves[0].untyped_storage().data_ptr()
             if address in earlier:
                 raise DenoiserError(
                     "the denoiser returned the memory of its earlier output, which the sampler still needs; "
                     "return a fresh tensor, for example output.clone()"
                 )
-            self._outputs[register] = address
-            self.registers[register] = leaves
+            known[register] = address
+            registers[register] = leaves
             self._record_if_needed(leaves)
-        self._free(self.program.code[self.position][2])
+        if ends := self.program.code[self.position][2]:
+            self._free(ends)
         self.position += 1
 
     def _record_if_needed(self, leaves: Leaves) -> None:
         """Stop reusing memory once anything requires a gradient."""
-        if not self.recording and torch.is_grad_enabled():
-            for leaf in leaves:
-                self.recording = self.recording or leaf.requires_grad
+        for leaf in leaves:
+            if leaf.requires_grad and torch.is_grad_enabled():
+                self.recording = True
 
     def take_over(self, register: int, leaves: Leaves) -> None:
         """Replace a register by a state that the host edited."""
@@ -176,7 +174,7 @@ class Machine:
 
     def _combine(self, register: int, update: Update, ends: tuple[int, ...]) -> None:
         chain, sources, over = update
-        operands: list[Leaves] = [self.registers[r] for r in sources]  # type: ignore[misc]  # they are alive
+        operands: list[Leaves] = [self.registers[r] for r in sources]
         if self.recording:
             result = [combine_recorded(chain, parts) for parts in zip(*operands, strict=True)]
         else:
@@ -184,7 +182,8 @@ class Machine:
             for i, target in enumerate(result):
                 combine(chain, [leaves[i] for leaves in operands], target)
             self.owned.add(register)
-        self._free(ends)
+        if ends:
+            self._free(ends)
         self.registers[register] = result
 
     def _buffer(self, over: tuple[int, ...], like: Leaves) -> Leaves:
@@ -192,7 +191,7 @@ class Machine:
         for register in over:
             if register in self.owned and register not in self._hold:
                 self.owned.discard(register)
-                return self.registers[register]  # type: ignore[return-value]  # it is alive
+                return self.leaves(register)
         return self._pool.pop() if self._pool else [torch.empty_like(leaf) for leaf in like]
 
     def _draw(self, op: Noise, ends: tuple[int, ...]) -> None:
@@ -205,8 +204,9 @@ class Machine:
         self._free(ends)
 
     def _free(self, ends: tuple[int, ...]) -> None:
+        hold = self._hold
         for register in ends:
-            if register in self._hold:
+            if hold and register in hold:
                 self._held.append(register)
             else:
                 self._release(register)

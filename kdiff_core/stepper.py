@@ -77,7 +77,7 @@ class Stepper:
         assert job.plan is not None
         self.plan = job.plan
         self._job = job
-        job.sigma_tensors(self.plan.evaluation_sigmas)
+        job.sigma_tensors(self.plan)
         self._machine = job.machine = job.machine or new_machine(job, self.plan)
         self._ends: list[int] = []
         for step in self.plan.steps:
@@ -106,10 +106,7 @@ class Stepper:
     @property
     def sigma_tensor(self) -> Tensor:
         """Level of the next model call for each sample, ``(B,)``, in the state's dtype and device."""
-        leaf = self._job.leaves[0]
-        return self._job.sigmas.get(
-            self.sigma, torch.full(leaf.shape[:1], self.sigma, dtype=leaf.dtype, device=leaf.device)
-        )
+        return self._job.level(self.sigma) if self.done else self._job.sigmas[self.evaluation]
 
     def step(self, denoised: Any, x: Any = None) -> Any:
         """Take the model's output for `x` and go on to the next model call.

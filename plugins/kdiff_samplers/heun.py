@@ -20,8 +20,7 @@ class Heun(StepSampler):
     order = 2
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
-        """The trapezoidal rule, its second slope at an Euler step's end."""
-        slope = (x - ctx.denoise(x, sigma)) / sigma
-        end = x + slope * (sigma_next - sigma)
-        slope_end = (end - ctx.denoise(end, sigma_next)) / sigma_next
-        return x + (slope + slope_end) * ((sigma_next - sigma) / 2)
+        """The trapezoidal rule: the mean of x and of Euler's end, moved on by the slope there."""
+        end = ctx.to(x, ctx.denoise(x, sigma), sigma, sigma_next)
+        slope = (end - ctx.denoise(end, sigma_next)) / sigma_next
+        return (x + end + slope * (sigma_next - sigma)) * 0.5

@@ -215,6 +215,19 @@ def test_a_model_may_keep_its_input(keep):
     assert torch.equal(result, kd.get_sampler("heun")(Gaussian(), state(), GRID))
 
 
+def test_a_model_may_write_to_its_sigma():
+    """A model that changes its sigma in place changes no other evaluation, of this run or of a later one."""
+    plain = kd.get_sampler("heun")(Gaussian(), state(), GRID)
+
+    def writes(x, sigma):
+        found = Gaussian()(x, sigma)
+        sigma.mul_(1000.0).log_()
+        return found
+
+    for denoiser in (writes, Gaussian(), writes, Gaussian()):
+        assert torch.equal(kd.get_sampler("heun")(denoiser, state(), GRID), plain)
+
+
 def test_buffers_are_reused():
     """A model that keeps nothing sees the same one or two buffers in every step of Euler and 2M."""
     for sampler in (EULER, TWO_M):

@@ -1,0 +1,220 @@
+"""`Job`: one run, what the caller asked for, checked; new, or going on from a checkpoint."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from attrs import define
+from torch import Tensor
+
+from .draw import drawer
+from .errors import NoiseError, NonFiniteError, ParameterError, TraceError
+from .grid import Grid
+from .machine import Machine
+from .noise import KeyedNoise, noise_from
+from .path import as_path
+from .plans import Plan
+from .result import Checkpoint
+from .sampler import StepSampler
+from .state import Leaves, all_finite, check_output, check_state, rebuild
+
+
+class Seen(NamedTuple):
+    """What a callback wants of a step: its first evaluation's level, state and output."""
+
+    sigma_hat: float
+    x: Leaves
+    denoised: Leaves | None
+
+
+# What both ways of running yield at the end of a step: its number, its last state, and what was seen of it.
+Done = tuple[int, Leaves, Seen | None]
+
+
+@define
+class Job:
+    """One run: what the caller asked for, checked."""
+
+    sampler: StepSampler | None
+    name: str
+    denoiser: Any
+    x: Any
+    leaves: Leaves
+    levels: tuple[float, ...]
+    path: Any
+    process: Any
+    plan: Plan | None
+    source: Any
+    cond: dict[str, Any]
+    wants_states: bool = False
+    checked: bool = False
+    evaluations: int = 0
+    why_eager: str | None = None
+    on_evaluation: Callable[[], Any] | None = None
+    step: int = 0
+    sigmas: Sequence[Tensor] = ()
+    machine: Machine | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of steps."""
+        return len(self.levels) - 1
+
+    def sigma_tensors(self, plan: Plan) -> None:
+        """Put the levels of all evaluations on the device, in one transfer for all runs of a plan."""
+        first = self.leaves[0]
+        key = f"sigmas {first.dtype} {first.device} {first.shape[0]}"
+        cached = plan._cache.get(key)
+        # The rows share the version counter of their table, which a model that writes to one would raise.
+        if cached is not None and cached[0]._version == cached[1]:
+            self.sigmas = cached[2]
+            return
+        sigmas = plan.evaluation_sigmas
+        table = torch.tensor(sigmas, dtype=torch.float64).to(first.dtype).to(first.device)
+        table = table.unsqueeze(1).expand(-1, first.shape[0]).contiguous()
+        self.sigmas = table.unbind(0)
+        if not table.is_inference():
+            plan._cache[key] = (table, table._version, self.sigmas)
+
+    def level(self, sigma: float) -> Tensor:
+        """A level for each sample."""
+        first = self.leaves[0]
+        return torch.full(first.shape[:1], sigma, dtype=first.dtype, device=first.device)
+
+    def evaluate(self, leaves: Leaves, sigma: float, outputs: tuple[str, ...]) -> list[Leaves]:
+        """Call the denoiser and check what it returns."""
+        if self.checked:
+            self.refuse_non_finite(leaves, f"the state at sigma={sigma:.6g}")
+        x = rebuild(self.x, leaves)
+        level = self.sigmas[self.evaluations] if self.sigmas else self.level(sigma)
+        if outputs == ("denoised",):
+            found = [check_output(self.denoiser(x, level, **self.cond), x, leaves)]
+        else:
+            answer = self.denoiser.predict(x, level, **self.cond)
+            found = [check_output(getattr(answer, name), x, leaves) for name in outputs]
+        self.evaluations += 1
+        if self.on_evaluation is not None:
+            self.on_evaluation()
+        if self.checked:
+            for output in found:
+                self.refuse_non_finite(output, f"the model output at sigma={sigma:.6g}")
+        return found
+
+    def where(self) -> str:
+        """The place in the run, for messages."""
+        return f"step {self.step} of {self.total} (from sigma={self.levels[self.step]:.6g}) of {self.name}"
+
+    def refuse_non_finite(self, leaves: Leaves, what: str) -> None:
+        """Raise `NonFiniteError` naming the place."""
+        if not all(all_finite(leaf) for leaf in leaves):
+            raise NonFiniteError(
+                f"{what} is NaN or infinite in {self.where()}, evaluation {self.evaluations}; the sampler is "
+                f"from {_provider(self.sampler)}"
+            )
+
+
+def new_machine(job: Job, plan: Plan) -> Machine:
+    """A machine at the beginning of a plan."""
+    draw = drawer(job.source, job.x, job.leaves, plan.noises)
+    return Machine(plan, job.leaves, draw, hold=job.wants_states)
+
+
+def new_job(
+    sampler: StepSampler, denoiser: Any, x: Any, sigmas: Any, seed: Any, noise: Any, cond: Any, process: Any
+) -> Job:
+    """A run from its beginning; everything is checked before the model is called."""
+    if sigmas is None or x is None:
+        raise ParameterError("x and sigmas: a run needs a state and its noise levels (or resume=)")
+    path = as_path(getattr(denoiser, "path", "ve"))
+    process = process if process is not None else getattr(denoiser, "process", None)
+    grid = Grid.of(sigmas)
+    leaves = check_state(x)
+    plan, why = None, f"{type(sampler).__name__} declares linear = False"
+    if sampler.linear:
+        try:
+            plan = sampler.plan(grid, path, process)
+        except TraceError as error:
+            why = str(error)
+    source = choose_source(seed, noise, leaves[0].shape[0])
+    levels = tuple(sampler.levels(grid, path, process) if plan is None else plan.levels)
+    if plan is not None:
+        plan = plan.increments() if getattr(source, "brownian", False) else plan
+        if not plan.stochastic:
+            source = None
+    return Job(
+        sampler, repr(sampler), denoiser, x, leaves, levels, path, process, plan, source, cond or {},
+        why_eager=None if plan is not None else why,
+    )  # fmt: skip
+
+
+def choose_source(seed: Any, noise: Any, batch: int) -> Any:
+    """The noise source of a run.
+
+    Raises:
+        NoiseError: Both a seed and a source are given, or the source does not fit the batch.
+    """
+    if noise is not None and seed is not None:
+        raise NoiseError(
+            "seed and noise are both given; a noise source has its own seed, so give one of them"
+        )
+    source = (
+        noise_from(noise) if noise is not None else KeyedNoise(secrets.randbits(32) if seed is None else seed)
+    )
+    check = getattr(source, "check", None)
+    if check is not None:
+        check(batch)
+    return source
+
+
+def checkpoint_of(job: Job) -> Checkpoint:
+    """A run as it stands, its states copied."""
+    machine = job.machine
+    assert machine is not None
+    live = {
+        r: [leaf.detach().clone() for leaf in ls] for r, ls in enumerate(machine.registers) if ls is not None
+    }
+    noise = None
+    if isinstance(job.source, KeyedNoise):
+        noise = {"seed": job.source.seed, "index": job.source.index}
+    return Checkpoint(machine.plan, machine.position, live, job.x, job.evaluations, noise)
+
+
+def resumed_job(
+    sampler: StepSampler | None,
+    denoiser: Any,
+    x: Any,
+    sigmas: Any,
+    seed: Any,
+    noise: Any,
+    cond: Any,
+    at: Checkpoint,
+) -> Job:
+    """A run that goes on from a checkpoint."""
+    if x is not None or sigmas is not None:
+        raise ParameterError("x and sigmas come from the checkpoint: give resume= alone")
+    plan = at.plan
+    if sampler is not None and repr(sampler) != plan.sampler:
+        raise ParameterError(f"resume: the checkpoint is of {plan.sampler}, not of {sampler!r}")
+    leaves = next(iter(at.registers.values()))
+    if seed is None and noise is None and at.noise is not None:
+        source: Any = KeyedNoise(**at.noise)
+    elif plan.stochastic and seed is None and noise is None:
+        raise NoiseError("resume: the checkpoint's noise was not keyed; give the same source again (noise=)")
+    else:
+        source = choose_source(seed, noise, leaves[0].shape[0])
+    levels = tuple(float(v) for v in plan.levels)
+    job = Job(
+        sampler, plan.sampler, denoiser, at.like, leaves, levels, plan.path, None, plan, source, cond or {}
+    )
+    job.evaluations = at.evaluations
+    job.machine = new_machine(job, plan)
+    job.machine.restore(at.position, {r: list(ls) for r, ls in at.registers.items()})
+    return job
+
+
+def _provider(sampler: Any) -> str:
+    """Package of a sampler, for messages."""
+    return type(sampler).__module__.partition(".")[0]
