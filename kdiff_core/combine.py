@@ -2,8 +2,8 @@
 
 A combination whose weights sum to 1 (every deterministic step) is a chain of ``lerp``: one kernel fewer
 than it has operands, none of them a plain product. Terms that the sum of 1 leaves over (noise) are added
-on top. On the CPU a large state is walked in blocks that stay in the cache, so that a chain of any length
-moves each operand through memory once.
+on top. Walking a large state in blocks that stay in the cache was measured too, and wins nothing
+(tests/benchmarks/bench_combine.py).
 """
 
 from __future__ import annotations
@@ -13,12 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-# Elements of a block, and the least number of links and blocks that make blocks worth their overhead;
-# measured by tests/benchmarks/bench_combine.py.
-BLOCK = 1 << 17
-BLOCK_LINKS = 3
-BLOCK_COUNT = 4
 
 
 class Link(NamedTuple):
@@ -81,27 +75,8 @@ def combine(chain: Recipe, operands: Sequence[Tensor], out: Tensor) -> Tensor:
         out: Where to write; may be the memory of an operand that the chain reads `early`.
 
     Returns:
-        `out`.
+        `out`, in which the partial results were.
     """
-    if len(chain.links) < BLOCK_LINKS or not _blockwise(operands, out):
-        return _run(chain, operands, out)
-    for target, *parts in zip(*(torch.split(t.view(-1), BLOCK) for t in (out, *operands)), strict=True):
-        _run(chain, parts, target)
-    return out
-
-
-def _blockwise(operands: Sequence[Tensor], out: Tensor) -> bool:
-    """Whether to walk the states in blocks: large and contiguous, on the CPU."""
-    return (
-        out.numel() >= BLOCK_COUNT * BLOCK
-        and out.is_cpu
-        and out.is_contiguous()
-        and all(t.is_contiguous() for t in operands)
-    )
-
-
-def _run(chain: Recipe, operands: Sequence[Tensor], out: Tensor) -> Tensor:
-    """Run a chain, its partial results in `out`."""
     first, scale, links = chain
     value = operands[first]
     if scale != 1.0 or not links:

@@ -91,8 +91,9 @@ def _plan_steps(job: Job) -> Iterator[Done]:
     machine = job.machine
     if machine is None:
         machine = job.machine = new_machine(job, job.plan)
-    until = 0
-    registers = machine.registers
+    if job.wants_states:
+        machine.hold_states()
+    until, registers = 0, machine.registers
     for index, step in enumerate(job.plan.steps):
         until += len(step.ops)
         if until <= machine.position and step.ops:
@@ -102,8 +103,8 @@ def _plan_steps(job: Job) -> Iterator[Done]:
             machine.supply(op, job.evaluate(registers[op.x], op.sigma, op.outputs))
         seen = None
         if job.wants_states:
-            denoised = None if step.denoised is None else machine.leaves(step.denoised)
-            seen = Seen(step.sigma_hat, machine.leaves(step.x), denoised)
+            denoised = None if step.denoised is None else registers[step.denoised]
+            seen = Seen(step.sigma_hat, registers[step.x], denoised)
         yield index, registers[step.end], seen
         if seen is not None:
             machine.release_held()
@@ -137,10 +138,15 @@ def _watch(job: Job, end: Leaves, initial: Leaves, deferred: list[Tensor]) -> No
 
 def _locate(job: Job, initial: Leaves, end: Leaves) -> None:
     """Repeat a run whose state is not finite, looking at every state and output, and raise at the place."""
-    again = Job(
-        job.sampler, job.name, job.denoiser, job.x, initial, job.levels, job.path, job.process, job.plan,
-        job.source, job.cond, checked=True, sigmas=job.sigmas,
-    )  # fmt: skip
+    if job.origin is not None:
+        noise = job.source if job.plan is not None and job.plan.stochastic else None
+        again = resumed_job(job.sampler, job.denoiser, None, None, None, noise, job.cond, job.origin)
+    else:
+        again = Job(
+            job.sampler, job.name, job.denoiser, job.x, initial, job.levels, job.path, job.process, job.plan,
+            job.source, job.cond,
+        )  # fmt: skip
+    again.checked, again.sigmas = True, job.sigmas
     with torch.no_grad():
         for index, state, _ in _plan_steps(again) if again.plan is not None else _eager_steps(again):
             again.refuse_non_finite(state, f"the state at sigma={again.levels[index + 1]:.6g}")
@@ -159,7 +165,7 @@ def _step_info(job: Job, index: int, end: Leaves, seen: Seen | None) -> StepInfo
         job.levels[index],
         hat,
         job.levels[index + 1],
-        own(job.x, x),
+        None if x is None else own(job.x, x),
         None if denoised is None else own(job.x, denoised),
         own(job.x, end),
         job.evaluations,
@@ -169,11 +175,14 @@ def _step_info(job: Job, index: int, end: Leaves, seen: Seen | None) -> StepInfo
 def _annotate(
     error: BaseException, job: Job, end: Leaves, states: list[Any] | None, info: dict[str, Any]
 ) -> None:
-    """Say on somebody's exception where the run was, and keep what was computed on it."""
+    """Say on somebody's exception where the run was, and keep what was computed on it.
+
+    Nothing is copied: the run is over, and what stopped it may be that memory is full.
+    """
     if not isinstance(error, NonFiniteError):
         error.add_note(f"kdiff: in {job.where()}, after {job.evaluations} evaluations")
-    checkpoint = None if job.machine is None else checkpoint_of(job)
-    partial = Result(own(job.x, end), job.evaluations, states, info, checkpoint)
+    checkpoint = None if job.machine is None else checkpoint_of(job, copy=False)
+    partial = Result(rebuild(job.x, end), job.evaluations, states, info, checkpoint)
     error.partial = partial  # type: ignore[attr-defined]
 
 

@@ -26,7 +26,7 @@ class Seen(NamedTuple):
     """What a callback wants of a step: its first evaluation's level, state and output."""
 
     sigma_hat: float
-    x: Leaves
+    x: Leaves | None
     denoised: Leaves | None
 
 
@@ -57,6 +57,7 @@ class Job:
     step: int = 0
     sigmas: Sequence[Tensor] = ()
     machine: Machine | None = None
+    origin: Checkpoint | None = None
 
     @property
     def total(self) -> int:
@@ -119,7 +120,7 @@ class Job:
 def new_machine(job: Job, plan: Plan) -> Machine:
     """A machine at the beginning of a plan."""
     draw = drawer(job.source, job.x, job.leaves, plan.noises)
-    return Machine(plan, job.leaves, draw, hold=job.wants_states)
+    return Machine(plan, job.leaves, draw)
 
 
 def new_job(
@@ -169,13 +170,13 @@ def choose_source(seed: Any, noise: Any, batch: int) -> Any:
     return source
 
 
-def checkpoint_of(job: Job) -> Checkpoint:
-    """A run as it stands, its states copied."""
+def checkpoint_of(job: Job, copy: bool = True) -> Checkpoint:
+    """A run as it stands; its states are copied, unless the run is over."""
     machine = job.machine
     assert machine is not None
-    live = {
-        r: [leaf.detach().clone() for leaf in ls] for r, ls in enumerate(machine.registers) if ls is not None
-    }
+    live = {r: [leaf.detach() for leaf in ls] for r, ls in enumerate(machine.registers) if ls is not None}
+    if copy:
+        live = {r: [leaf.clone() for leaf in ls] for r, ls in live.items()}
     noise = None
     if isinstance(job.source, KeyedNoise):
         noise = {"seed": job.source.seed, "index": job.source.index}
@@ -198,6 +199,11 @@ def resumed_job(
     plan = at.plan
     if sampler is not None and repr(sampler) != plan.sampler:
         raise ParameterError(f"resume: the checkpoint is of {plan.sampler}, not of {sampler!r}")
+    path = as_path(getattr(denoiser, "path", plan.path))
+    if path is not plan.path:
+        raise ParameterError(
+            f"resume: the checkpoint is of a run on the {plan.path.name} path, the denoiser on {path.name}"
+        )
     leaves = next(iter(at.registers.values()))
     if seed is None and noise is None and at.noise is not None:
         source: Any = KeyedNoise(**at.noise)
@@ -209,7 +215,7 @@ def resumed_job(
     job = Job(
         sampler, plan.sampler, denoiser, at.like, leaves, levels, plan.path, None, plan, source, cond or {}
     )
-    job.evaluations = at.evaluations
+    job.evaluations, job.origin = at.evaluations, at
     job.machine = new_machine(job, plan)
     job.machine.restore(at.position, {r: list(ls) for r, ls in at.registers.items()})
     return job

@@ -83,7 +83,7 @@ class Machine:
         recording: Whether gradients are recorded, so that no memory is reused.
     """
 
-    def __init__(self, plan: Plan, leaves: Leaves, draw: DrawInto, hold: bool = False) -> None:
+    def __init__(self, plan: Plan, leaves: Leaves, draw: DrawInto) -> None:
         self.program = lowered(plan)
         self.plan = plan
         self.draw = draw
@@ -95,7 +95,7 @@ class Machine:
         self.recording = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
         self._pool: list[Leaves] = []
         self._outputs: dict[int, int] = {}
-        self._hold = {r for s in plan.steps for r in (s.x, s.denoised)} if hold else set()
+        self._hold: set[int | None] = set()
         self._held: list[int] = []
 
     def leaves(self, register: int) -> Leaves:
@@ -166,8 +166,12 @@ class Machine:
         """Whether the final state is memory of the run's own, not the model's or the caller's."""
         return self.recording or self.plan.result in self.owned
 
+    def hold_states(self) -> None:
+        """Keep what a callback gets, each step's first evaluation, alive until `release_held`."""
+        self._hold = {r for step in self.plan.steps for r in (step.x, step.denoised)}
+
     def release_held(self) -> None:
-        """Free what was kept alive until the end of a step for a callback."""
+        """Free what was kept alive until the end of a step."""
         for register in self._held:
             self._release(register)
         self._held.clear()

@@ -26,8 +26,8 @@ class StepInfo(NamedTuple):
         sigma: Level at which the step began.
         sigma_hat: Level of its first evaluation: above `sigma` with churn.
         sigma_next: Level at which it ended.
-        x: State of the first evaluation, at `sigma_hat`.
-        denoised: Output of the first evaluation.
+        x: State of the first evaluation, at `sigma_hat`; None for a step that was resumed after it.
+        denoised: Output of the first evaluation; likewise.
         x_next: State at the end of the step, at `sigma_next`.
         evaluations: Model calls so far.
     """

@@ -1,15 +1,15 @@
-"""The kernel of a run beside its floor, by size, number of operands and block: the choice of BLOCK.
+"""The kernel of a run beside its floor, by size and number of operands, and beside other ways to do it.
 
 The floor is the time of ``copy_`` between states, scaled by the streams that each operand read once and
-one result written make: ``(operands + 1) / 2``. ``chosen`` is what `kdiff_core.combine` does by itself.
+one result written make: ``(operands + 1) / 2``. States take turns among enough of them that operands are as
+cold as in a run. ``N Ki``: the same chain, walking the states in blocks of so many elements, so that partial
+results stay in the cache. ``mul, add``: no lerp.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from harness import Row, interleaved, median, parser, pinned, save, show
@@ -19,22 +19,31 @@ from kdiff_core import combine as kernel
 
 KIB = 1024
 SIZES = {"64 KiB": 64 * KIB, "1 MiB": KIB**2, "4 MiB": 4 * KIB**2, "8 MiB": 8 * KIB**2, "64 MiB": 64 * KIB**2}
-BLOCKS = (1 << 14, 1 << 15, 1 << 16, 1 << 17, 1 << 18)
+BLOCKS = (1 << 15, 1 << 16, 1 << 17, 1 << 18)
+STATES = 9
+
+Way = Callable[[Sequence[Tensor], Tensor], object]
 
 
-@contextmanager
-def settings(block: int | None, links: int = 0, count: int = 0) -> Iterator[None]:
-    """Force blocks of a size, or none."""
-    names = ("BLOCK", "BLOCK_LINKS", "BLOCK_COUNT")
-    kept = [getattr(kernel, name) for name in names]
-    wanted = (block or 1, links if block else 1 << 30, count)
-    try:
-        for name, value in zip(names, wanted, strict=True):
-            setattr(kernel, name, value)
-        yield
-    finally:
-        for name, value in zip(names, kept, strict=True):
-            setattr(kernel, name, value)
+def blockwise(chain: kernel.Recipe, block: int) -> Way:
+    """The chain, block by block."""
+
+    def run(operands: Sequence[Tensor], out: Tensor) -> None:
+        for target, *parts in zip(*(t.split(block) for t in (out, *operands)), strict=True):
+            kernel.combine(chain, parts, target)
+
+    return run
+
+
+def plain(values: Sequence[float]) -> Way:
+    """A product and sums."""
+
+    def run(operands: Sequence[Tensor], out: Tensor) -> None:
+        torch.mul(operands[0], values[0], out=out)
+        for weight, operand in zip(values[1:], operands[1:], strict=True):
+            out.add_(operand, alpha=weight)
+
+    return run
 
 
 def weights(operands: int) -> list[float]:
@@ -46,34 +55,30 @@ def weights(operands: int) -> list[float]:
 def combine_row(label: str, operands: int, blocks: Sequence[int], budget: float) -> Row:
     """Times for one size and number of operands, results written over an operand as in a run."""
     numel = SIZES[label] // 4
-    # Outputs of a model are never the same tensor twice in a row: two sets take turns.
-    sets = [[torch.randn(numel) for _ in range(operands - 1)] for _ in range(2)]
-    x, chain = torch.randn(numel), kernel.recipe(weights(operands))
-    x_at = next(i for i in range(operands) if i in chain.early)
-    following = itertools.cycle(sets).__next__
-
-    def once() -> Tensor:
-        parts = list(following())
-        parts.insert(x_at, x)
-        return kernel.combine(chain, parts, x)
-
+    states = [torch.randn(numel) for _ in range(STATES)]
+    values = weights(operands)
+    chain = kernel.recipe(values)
+    turn = itertools.count().__next__
     group = max(1, (1 << 18) // numel)
 
-    def repeated(call: Callable[[], Tensor], around: Callable[[], Any] = nullcontext) -> Callable[[], None]:
+    def repeated(way: Way, over: int) -> Callable[[], None]:
         def run() -> None:
-            with around():
-                for _ in range(group):
-                    call()
+            for _ in range(group):
+                first = turn()
+                parts = [states[(first + i) % STATES] for i in range(operands)]
+                way(parts, parts[over])
 
         return run
 
-    calls = {"copy": repeated(lambda: x.copy_(following()[0])), "chosen": repeated(once)}
-    calls["whole"] = repeated(once, lambda: settings(None))
-    calls |= {f"{b >> 10} Ki": repeated(once, lambda b=b: settings(b)) for b in blocks if b < numel}
+    calls = {"copy": repeated(lambda parts, out: parts[1].copy_(parts[0]), 0)}
+    calls["kernel"] = repeated(lambda parts, out: kernel.combine(chain, parts, out), chain.early[0])
+    calls["mul, add"] = repeated(plain(values), 0)
+    for block in (b for b in blocks if b < numel):
+        calls[f"{block >> 10} Ki"] = repeated(blockwise(chain, block), chain.early[0])
     times = {name: median(found) / group * 1e6 for name, found in interleaved(calls, budget, 5).items()}
     least = times.pop("copy") * (operands + 1) / 2
     ratios = {f"{name}/floor": time / least for name, time in times.items()}
-    return {"size": label, "operands": operands, "floor µs": least, "chosen µs": times["chosen"], **ratios}
+    return {"size": label, "operands": operands, "floor µs": least, "kernel µs": times["kernel"], **ratios}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,8 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = [
             combine_row(size, count, args.blocks, args.seconds) for size in args.sizes for count in operands
         ]
-    note = f"chosen: BLOCK={kernel.BLOCK}, BLOCK_LINKS={kernel.BLOCK_LINKS}, BLOCK_COUNT={kernel.BLOCK_COUNT}"
-    show("combining states, float32; blocks in Ki elements", rows, note)
+    show("combining states, float32; blocks in Ki elements", rows)
     save(args.json, {"combine": rows})
 
 

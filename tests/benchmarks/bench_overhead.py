@@ -37,17 +37,21 @@ from kdiff_core.plans import Combine
 # The solvers that have a budget; the others are for information.
 BUDGETED = ("euler", "heun", "dpm2", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde")
 EACH, MEAN = 1 / 3, 1 / 5
+STATES = 5  # beside the model's four outputs
 PEERS = ("kdiff", "ideal", "k-diffusion", "diffusers")
 
 
 def run_copy(problem: Problem) -> Run:
-    """The floor: each step one ``copy_`` of a model's output into a state."""
-    model, target = problem.new_model(), problem.x.clone()
+    """The floor: each step one ``copy_`` of a model's output into a state.
+
+    The states take turns, so that what is copied is as cold as the operands of a run.
+    """
+    model, targets = problem.new_model(), [problem.x.clone() for _ in range(STATES)]
 
     def run() -> torch.Tensor:
-        for _ in range(problem.steps):
-            target.copy_(model(None, None))
-        return target
+        for step in range(problem.steps):
+            targets[step % STATES].copy_(model(None, None))
+        return targets[0]
 
     return run
 

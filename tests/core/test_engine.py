@@ -398,11 +398,38 @@ def test_resume_refuses_what_does_not_fit(tmp_path):
         sampler.run(Gaussian(), state(), GRID, resume=at)
     with pytest.raises(errors.NoiseError, match="again"):
         sampler.run(Gaussian(), resume=at)
+    with pytest.raises(errors.ParameterError, match="path"):
+        sampler.run(Gaussian("flow"), resume=at, noise=torch.Generator())
     from safetensors.torch import save_file
 
     save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(errors.StateError, match="no kdiff checkpoint"):
         kd.Checkpoint.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2m", "dpmpp_sde"])
+def test_a_resumed_run_has_callbacks_and_locates_faults(name):
+    """After a resume, also inside a step, callbacks get what they would have got, and a NaN is located."""
+    sampler, whole, after = kd.get_sampler(name), [], []
+    sampler(Gaussian(), state(), GRID, seed=1, callback=whole.append)
+    at = sampler.run(Gaussian(), state(), GRID, seed=1, stop=2).checkpoint
+    sampler.run(Gaussian(), resume=at, callback=after.append)
+    assert [info.index for info in after] == [2, 3, 4, 5]
+    for a, b in zip(whole[2:], after, strict=True):
+        assert torch.equal(a.x, b.x)
+        assert torch.equal(a.x_next, b.x_next)
+
+    def breaks(x, sigma):
+        return Gaussian()(x, sigma) * (torch.nan if float(sigma[0]) == GRID[4] else 1.0)
+
+    with pytest.raises(errors.NonFiniteError, match=f"model output at sigma={GRID[4]:.6g}"):
+        sampler.run(breaks, resume=at)
+
+    stepper = kd.Stepper(sampler, state(), GRID, seed=1)
+    stepper.step(Gaussian()(stepper.x, stepper.sigma_tensor))
+    inside: list = []
+    sampler.run(Gaussian(), resume=stepper.checkpoint(), callback=inside.append)
+    assert torch.equal(inside[-1].x_next, whole[-1].x_next)
 
 
 def test_nested_checkpoints_go_through_a_file(tmp_path):
