@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ParameterError
-from .numerics import Number
+from .numerics import Number, sqrt
 from .path import Path
 
 if TYPE_CHECKING:
@@ -47,6 +47,22 @@ class Point:
         return self._resolve(self._kept[name])
 
 
+class Past(tuple[Point, ...]):
+    """The points that a step may look at; asking for more says how to get them."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a point, the newest being 0."""
+        try:
+            return super().__getitem__(index)
+        except IndexError:
+            raise IndexError(
+                f"ctx.past[{index}]: this step has {len(self)} earlier points; a sampler that reads n of them "
+                "declares `memory = n`, and finds fewer on its first steps"
+            ) from None
+
+
 class StepContext:
     """What a step can ask for. States are symbols, tensors or nests; a step cannot tell.
 
@@ -63,7 +79,7 @@ class StepContext:
         self.path = path
         self.process = process
         self.index = 0
-        self.past: Sequence[Point] = ()
+        self.past = Past()
         self._memory = memory
         self._points: list[Point] = []
         self._kept: dict[str, Any] = {}
@@ -131,10 +147,28 @@ class StepContext:
             noise: Unit noise.
             s_noise: Factor of the noise; 1 keeps the marginal.
         """
-        from .numerics import sqrt
-
         scale = self.alpha(up) / self.alpha(down)
         return x * scale + noise * (s_noise * sqrt(up * up - (scale * down) ** 2))
+
+    def ancestral(
+        self, x: Any, denoised: Any, sigma: Number, sigma_next: Number, eta: Number, s_noise: Number = 1.0
+    ) -> Any:
+        """Move a state as `to` does, a share of its noise being fresh; one SDE on every path.
+
+        With ``eta = 1`` the exact posterior (DDPM, Ho et al. 2020, arXiv:2006.11239, eq. 7); ``eta`` below 1
+        is DDIM's (Song et al. 2020, arXiv:2010.02502, eq. 16).
+
+        Args:
+            x: State at `sigma`.
+            denoised: Data estimate.
+            sigma: Its level.
+            sigma_next: Level to reach.
+            eta: Share of fresh noise; 0 asks for none.
+            s_noise: Factor of the fresh noise.
+        """
+        down = self.path.ratio_down(sigma, sigma_next, eta)
+        x = self.to(x, denoised, sigma, down)
+        return self.renoise(x, down, sigma_next, self.noise(sigma, sigma_next), s_noise) if eta else x
 
     def keep(self, **values: Any) -> None:
         """Hand values to later steps, which find them in ``ctx.past`` by these names.
@@ -157,7 +191,7 @@ class StepContext:
     def _begin(self, index: int, x: Any) -> None:
         """Start step `index` at the state `x`."""
         self.index = index
-        self.past = tuple(self._points[: self._memory])
+        self.past = Past(self._points[: self._memory])
         self._kept = {"x": x}
 
     def _evaluated(self, sigma: Number, denoised: Any) -> None:

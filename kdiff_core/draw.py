@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .brownian import Interval, pieces
-from .errors import NoiseError
+from .errors import NoiseError, StateError
 from .plans import Noise
 from .state import Leaves, flatten, rebuild
 
@@ -54,13 +54,19 @@ class _Direct:
         drawn, like = self.source.noise(self.x, sigma_from, sigma_to, stream, visit), self.leaves[0]
         if drawn.__class__ is Tensor and len(self.leaves) == 1 and drawn.shape == like.shape:
             return [drawn.to(like)]  # the usual case, first
-        found = flatten(drawn)
-        for new, leaf in zip(found, self.leaves, strict=False):
-            if new.shape != leaf.shape or len(found) != len(self.leaves):
-                raise NoiseError(
-                    f"the noise source {self.source!r:.80} returned shape {tuple(new.shape)} for a state of "
-                    f"shape {tuple(leaf.shape)}; noise is like the state"
-                )
+        return self._checked(drawn)
+
+    def _checked(self, drawn: Any) -> Leaves:
+        try:
+            found = flatten(drawn)
+        except StateError:
+            found = []
+        shapes = [tuple(leaf.shape) for leaf in found]
+        if shapes != [tuple(leaf.shape) for leaf in self.leaves]:
+            raise NoiseError(
+                f"the noise source {self.source!r:.80} returned {shapes or type(drawn).__name__} for a state of "
+                f"shape {[tuple(leaf.shape) for leaf in self.leaves]}; noise is like the state"
+            )
         return [new.to(leaf) for new, leaf in zip(found, self.leaves, strict=True)]
 
 

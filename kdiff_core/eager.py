@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .context import Prediction, StepContext
 from .draw import StepNoise
+from .errors import ParameterError
 from .job import Job, Seen
 from .state import Leaves, Nest, flatten
 
@@ -29,7 +30,12 @@ class EagerContext(StepContext):
 
     def unwrap(self, state: Any) -> Leaves:
         """The tensors of such a state."""
-        return list(state.leaves) if isinstance(state, Nest) else flatten(state)
+        if not isinstance(state, (Nest, Tensor)):
+            raise ParameterError(
+                f"{self.job.name}: a step gave a {type(state).__name__} for a state; states come from x, "
+                "ctx.denoise and ctx.noise"
+            )
+        return list(state.leaves) if isinstance(state, Nest) else [state]
 
     def _begin(self, index: int, x: Any) -> None:
         super()._begin(index, x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,12 @@ def run(
 ) -> Result:
     """Run a sampler; see `StepSampler.run`."""
     check_needs(sampler, denoiser)
+    if callback is not None and not callable(callback):
+        raise ParameterError(f"callback={callback!r:.40}: a callback is called with a StepInfo")
+    if cond is not None and not isinstance(cond, Mapping):
+        raise ParameterError(f"cond={cond!r:.40}: give a dict, the keyword arguments of the denoiser")
+    if resume is not None and not isinstance(resume, Checkpoint):
+        raise ParameterError(f"resume={resume!r:.40}: give a Checkpoint; Checkpoint.load reads one")
     if resume is None:
         job = new_job(sampler, denoiser, x, sigmas, seed, noise, cond, process)
     else:

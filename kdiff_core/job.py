@@ -11,7 +11,7 @@ from attrs import define
 from torch import Tensor
 
 from .draw import drawer
-from .errors import NoiseError, NonFiniteError, ParameterError, TraceError
+from .errors import DenoiserError, NoiseError, NonFiniteError, ParameterError, TraceError
 from .grid import Grid
 from .machine import Machine
 from .noise import KeyedNoise, noise_from
@@ -90,12 +90,18 @@ class Job:
         if self.checked:
             self.refuse_non_finite(leaves, f"the state at sigma={sigma:.6g}")
         x = rebuild(self.x, leaves)
+        first = leaves[0]
+        version = -1 if first.is_inference() else first._version
         level = self.sigmas[self.evaluations] if self.sigmas else self.level(sigma)
         if outputs == ("denoised",):
             found = [check_output(self.denoiser(x, level, **self.cond), x, leaves)]
         else:
             answer = self.denoiser.predict(x, level, **self.cond)
             found = [check_output(getattr(answer, name), x, leaves) for name in outputs]
+        if version >= 0 and first._version != version:
+            raise DenoiserError(
+                "the denoiser changed its input in place; the sampler still needs it: work on x.clone()"
+            )
         self.evaluations += 1
         if self.on_evaluation is not None:
             self.on_evaluation()
@@ -222,5 +228,9 @@ def resumed_job(
 
 
 def _provider(sampler: Any) -> str:
-    """Package of a sampler, for messages."""
-    return type(sampler).__module__.partition(".")[0]
+    """Package and distribution of a sampler, for messages."""
+    from importlib.metadata import packages_distributions
+
+    package = type(sampler).__module__.partition(".")[0]
+    owners = packages_distributions().get(package, ())
+    return f"{package} ({', '.join(sorted(set(owners)))})" if owners else package

@@ -18,10 +18,9 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from .errors import NoiseError, ParameterError
-from .grid import Grid
-from .path import as_path
-from .state import Leaves, flatten, rebuild
+from .errors import NoiseError, ParameterError, StateError
+from .path import as_path, path_grid
+from .state import Leaves, check_like, flatten, rebuild
 
 # A CPU generator's state is 3 words, then the 624 words of a Mersenne Twister, each in 8 bytes, ...
 _WORDS = slice(3, 627)
@@ -64,21 +63,23 @@ def _generator(key: bytes) -> torch.Generator:
 
 
 def _to_seeds(seed: int | Iterable[int]) -> int | tuple[int, ...]:
-    return tuple(map(_to_seed, seed)) if isinstance(seed, Iterable) else _to_seed(seed)
+    if isinstance(seed, Iterable):
+        return tuple(_whole("seed", value, 64) for value in seed)
+    return _whole("seed", seed, 64)
 
 
-def _to_seed(seed: Any) -> int:
+def _to_index(index: Iterable[int] | None) -> tuple[int, ...] | None:
+    return None if index is None else tuple(_whole("index", value, 63) for value in index)
+
+
+def _whole(name: str, value: Any, bits: int) -> int:
     try:
-        value = -1 if isinstance(seed, bool) else operator.index(seed)
+        number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        value = -1
-    if not 0 <= value < 2**64:
-        raise ParameterError(f"seed={seed!r:.40}: a seed is an integer from 0 to 2**64 - 1")
-    return value
-
-
-def _to_index(index: Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if index is None else tuple(int(i) for i in index)
+        number = -1
+    if not 0 <= number < 2**bits:
+        raise ParameterError(f"{name}={value!r:.40}: give an integer from 0 to 2**{bits} - 1")
+    return number
 
 
 @frozen
@@ -221,7 +222,7 @@ def start(
     sigmas: Any,
     like: Any,
     path: str = "ve",
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     x0: Any = None,
     noise: Any = None,
 ) -> Any:
@@ -233,18 +234,33 @@ def start(
         sigmas: Grid, or anything that makes one.
         like: A state of the wanted shapes, dtypes and devices; its values are not read.
         path: ``"ve"`` or ``"flow"``.
-        seed: Seed of the run, or one for each sample.
+        seed: Seed of the run, or one for each sample. Default 0.
         x0: Data to start from, a state like `like`; default none (zero).
         noise: A noise source in place of `seed`.
 
     Returns:
         ``alpha * x0 + sigma * noise``, a state like `like`.
+
+    Raises:
+        StateError: `like` or `x0` is no state, or they are not alike.
+        GridError: A first level above 1 on a flow path.
+        NoiseError: Both a seed and a source, or seeds that do not fit the batch.
     """
-    sigma = Grid.of(sigmas)[0]
-    alpha = as_path(path).alpha(sigma)
-    source = KeyedNoise(seed) if noise is None else noise_from(noise)
+    if seed is not None and noise is not None:
+        raise NoiseError(
+            "seed and noise are both given; a noise source has its own seed, so give one of them"
+        )
+    sigma = path_grid(sigmas, as_path(path))[0]
+    leaves = check_like(like)
+    source = KeyedNoise(seed or 0) if noise is None else noise_from(noise)
     drawn = flatten(source.noise(like, 0.0, 0.0, "start", 0))
     if x0 is None:
-        return rebuild(like, [n.mul_(sigma) for n in drawn])
+        return rebuild(like, [n * sigma for n in drawn])
     data = flatten(x0)
-    return rebuild(like, [n.mul_(sigma).add_(d, alpha=alpha) for n, d in zip(drawn, data, strict=True)])
+    if [d.shape for d in data] != [leaf.shape for leaf in leaves]:
+        raise StateError(
+            f"x0: shapes {[tuple(d.shape) for d in data]} beside {[tuple(leaf.shape) for leaf in leaves]} of "
+            "`like`; both must be equal"
+        )
+    alpha = as_path(path).alpha(sigma)
+    return rebuild(like, [n * sigma + d.to(n) * alpha for n, d in zip(drawn, data, strict=True)])

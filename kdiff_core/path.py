@@ -8,8 +8,10 @@ log signal-to-noise ratio is ``lambda = log(alpha / sigma)``; its inverse is `Pa
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from .errors import ParameterError
+from .errors import GridError, ParameterError
+from .grid import Grid
 from .numerics import Number, exp, log, sqrt
 
 # On a flow path lambda is -inf at sigma = 1; a stage inside a step from there is placed from here.
@@ -127,6 +129,21 @@ def as_path(path: str | Path) -> Path:
     if path not in _PATHS:
         raise ParameterError(f"path={path!r}: no such noise path; use 've' (eps, v, x0 models) or 'flow'")
     return _PATHS[path]
+
+
+def path_grid(sigmas: Any, path: Path) -> Grid:
+    """Return the grid of some levels, checked against a path.
+
+    Raises:
+        GridError: Not a grid, or levels above 1 on a flow path.
+    """
+    grid = Grid.of(sigmas)
+    if path is FLOW and grid[0] > 1:
+        raise GridError(
+            f"noise levels: sigmas[0] = {grid[0]} on a flow path, where levels lie in [0, 1]; "
+            "is the model on the VE path?"
+        )
+    return grid
 
 
 def ancestral_down(sigma: Number, sigma_next: Number, eta: Number) -> Number:

@@ -114,7 +114,12 @@ class Checkpoint:
         """
         from .plans import Plan
 
-        with _safetensors("").safe_open(str(file), "pt", device=device) as opened:
+        safetensors = _safetensors("")
+        try:
+            opening = safetensors.safe_open(str(file), "pt", device=device)
+        except safetensors.SafetensorError as error:
+            raise StateError(f"{file}: holds no kdiff checkpoint: {error}") from error
+        with opening as opened:
             text = (opened.metadata() or {}).get("kdiff_checkpoint")
             if text is None:
                 raise StateError(f"{file}: holds no kdiff checkpoint")

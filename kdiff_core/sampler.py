@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CapabilityError, GridError, ParameterError
 from .grid import Grid
-from .path import FLOW, Path, as_path
+from .path import Path, as_path, path_grid
 from .plans import Plan, trace
 
 if TYPE_CHECKING:
@@ -80,12 +80,7 @@ class StepSampler:
             GridError: The grid, or what `prepare` made of it, cannot be run on this path.
         """
         path = as_path(path)
-        grid = Grid.of(sigmas)
-        if path is FLOW and grid[0] > 1:
-            raise GridError(
-                f"noise levels: sigmas[0] = {grid[0]} on a flow path, where levels lie in [0, 1]; "
-                "is the model on the VE path?"
-            )
+        grid = path_grid(sigmas, path)
         prepared = self.prepare(grid, path, process)
         if prepared is grid:
             return grid

@@ -60,6 +60,19 @@ def check_state(state: Any) -> Leaves:
     Raises:
         StateError: Not floating point, no batch dimension, several batch sizes or devices, not finite.
     """
+    leaves = check_like(state)
+    for leaf in leaves:
+        if not all_finite(leaf):
+            raise StateError("x: the initial state has NaN or infinite values")
+    return leaves
+
+
+def check_like(state: Any) -> Leaves:
+    """Check all of a state but its values and return its tensors.
+
+    Raises:
+        StateError: Not floating point, no batch dimension, several batch sizes or devices.
+    """
     leaves = flatten(state)
     if not leaves:
         raise StateError("x: the state has no tensor in it")
@@ -77,8 +90,6 @@ def check_state(state: Any) -> Leaves:
                 f"x: tensors of one state with batch {batch[0]} on {device} and batch {shape[0]} on "
                 f"{leaf.device}; all need the same"
             )
-        if not all_finite(leaf):
-            raise StateError("x: the initial state has NaN or infinite values")
     return leaves
 
 
@@ -122,6 +133,8 @@ def check_output(output: Any, x: Any, leaves: Leaves) -> Leaves:
                 f"the denoiser returned shape {tuple(new.shape)} on {new.device} for a state of shape "
                 f"{tuple(old.shape)} on {old.device}; both must be equal"
             )
+        if not new.is_floating_point():
+            raise DenoiserError(f"the denoiser returned {new.dtype}; it returns floating point")
         if new.dtype != old.dtype:
             found[i] = new.to(old.dtype)
     return found

@@ -15,8 +15,9 @@ from torch import Tensor
 from .errors import CapabilityError, ParameterError
 from .job import Job, checkpoint_of, choose_source, new_machine, resumed_job
 from .plans import Evaluate
+from .registry import get_sampler
 from .result import Checkpoint, own
-from .state import Leaves, check_output, check_state, flatten, rebuild
+from .state import Leaves, all_finite, check_output, check_state, flatten, rebuild, total_of
 
 if TYPE_CHECKING:
     from .protocols import PathName, Process
@@ -49,7 +50,7 @@ class Stepper:
 
     def __init__(
         self,
-        sampler: StepSampler,
+        sampler: StepSampler | str,
         x: Any,
         sigmas: Any,
         *,
@@ -58,6 +59,7 @@ class Stepper:
         noise: Any = None,
         process: Process | None = None,
     ) -> None:
+        sampler = get_sampler(sampler)
         if sampler.needs:
             raise CapabilityError(
                 f"{sampler!r} needs the outputs {sorted(sampler.needs)} of a guided denoiser, which a host "
@@ -84,6 +86,7 @@ class Stepper:
             self._ends.append((self._ends[-1] if self._ends else 0) + len(step.ops))
         self.index = next((i for i, end in enumerate(self._ends) if end > position), len(self._ends) - 1)
         self._edit: Leaves | None = None
+        self._totals: list[Tensor] = []
         self._to_next_call()
 
     @classmethod
@@ -121,6 +124,7 @@ class Stepper:
         Raises:
             ParameterError: The run is at its end.
             DenoiserError: An output that is not like the state.
+            NonFiniteError: An output with NaN or infinite values.
         """
         if self._call is None:
             raise ParameterError(f"this run is at its end: it has {self.plan.evaluations} model calls")
@@ -133,11 +137,25 @@ class Stepper:
             before = self._edit or [torch.zeros_like(leaf) for leaf in change]
             self._edit = [a + b for a, b in zip(before, change, strict=True)]
         output = check_output(denoised, self._job.x, machine.leaves(op.x))
+        self._look(output)
         # The host may reuse its output's memory.
         machine.supply(op, [[leaf.clone() for leaf in output]])
         self._job.evaluations += 1
         self._to_next_call()
         return self.x
+
+    def _look(self, output: Leaves) -> None:
+        """Refuse an output that is not finite: at once on the CPU, at the end of the run on a device."""
+        job = self._job
+        job.step = self.index
+        if output[0].is_cpu:
+            job.refuse_non_finite(output, f"the model output at sigma={self.sigma:.6g}")
+            return
+        self._totals += [total_of(leaf) for leaf in output]
+        if self.evaluation + 1 == self.plan.evaluations and not all_finite(
+            torch.stack(self._totals).double()
+        ):
+            job.refuse_non_finite(self._totals, "the sum of a model output")
 
     def _edited(self, x: Any) -> Leaves | None:
         """The state as the host changed it, or None; told by identity and torch's version counter."""

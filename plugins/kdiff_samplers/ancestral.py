@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge
 
 from kdiff_core import StepContext, StepSampler, get_sampler
+from kdiff_core.parameters import not_negative
 from kdiff_core.sampler import check_one_step
 
 
@@ -28,8 +28,8 @@ class Ancestral(StepSampler):
     """
 
     solver: StepSampler = field(default="euler", converter=get_sampler, validator=check_one_step)
-    eta: float = field(default=1.0, converter=float, validator=ge(0.0))
-    s_noise: float = field(default=1.0, converter=float, validator=ge(0.0))
+    eta: float = field(default=1.0, converter=float, validator=not_negative)
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
 
     @property
     def order(self) -> int:

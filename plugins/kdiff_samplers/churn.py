@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge
 
 from kdiff_core import StepContext, StepSampler, get_sampler
+from kdiff_core.parameters import level, not_negative
 from kdiff_core.sampler import check_one_step
 
 
@@ -28,10 +28,10 @@ class Churn(StepSampler):
     """
 
     solver: StepSampler = field(default="heun", converter=get_sampler, validator=check_one_step)
-    s_churn: float = field(default=0.0, converter=float, validator=ge(0.0))
-    s_tmin: float = field(default=0.0, converter=float, validator=ge(0.0))
-    s_tmax: float = field(default=math.inf, converter=float, validator=ge(0.0))
-    s_noise: float = field(default=1.0, converter=float, validator=ge(0.0))
+    s_churn: float = field(default=0.0, converter=float, validator=not_negative)
+    s_tmin: float = field(default=0.0, converter=float, validator=not_negative)
+    s_tmax: float = field(default=math.inf, converter=float, validator=level)
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
 
     reaches_zero = True
 

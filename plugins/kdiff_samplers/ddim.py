@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge
 
 from kdiff_core import StepContext, StepSampler
+from kdiff_core.parameters import not_negative
 
 
 @frozen
@@ -23,8 +23,8 @@ class DDIM(StepSampler):
         s_noise: Factor of the noise.
     """
 
-    eta: float = field(default=0.0, converter=float, validator=ge(0.0))
-    s_noise: float = field(default=1.0, converter=float, validator=ge(0.0))
+    eta: float = field(default=0.0, converter=float, validator=not_negative)
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
 
     order = 1
 
@@ -35,6 +35,4 @@ class DDIM(StepSampler):
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """Down with one evaluation, up with noise."""
-        down = ctx.path.ratio_down(sigma, sigma_next, self.eta)
-        x = ctx.to(x, ctx.denoise(x, sigma), sigma, down)
-        return ctx.renoise(x, down, sigma_next, ctx.noise(sigma, sigma_next), self.s_noise) if self.eta else x
+        return ctx.ancestral(x, ctx.denoise(x, sigma), sigma, sigma_next, self.eta, self.s_noise)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import in_
 
 from kdiff_core import StepContext, StepSampler
 from kdiff_core.numerics import exp, phi
+from kdiff_core.parameters import one_of
 
 
 def _eps(ctx: StepContext, x: Any, denoised: Any, sigma: float) -> Any:
@@ -38,7 +38,7 @@ class DPMSolverS(StepSampler):
         solver_order: 1, 2 or 3.
     """
 
-    solver_order: int = field(default=3, validator=in_((1, 2, 3)))
+    solver_order: int = field(default=3, validator=one_of(1, 2, 3))
 
     @property
     def order(self) -> int:
@@ -81,7 +81,7 @@ class DPMSolverM(StepSampler):
         solver_order: 1, 2 or 3.
     """
 
-    solver_order: int = field(default=2, validator=in_((1, 2, 3)))
+    solver_order: int = field(default=2, validator=one_of(1, 2, 3))
 
     @property
     def order(self) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import in_
 
 from kdiff_core import StepContext, StepSampler
+from kdiff_core.parameters import one_of
 
 
 @frozen
@@ -21,7 +21,7 @@ class DPMpp2S(StepSampler):
             ``-inf``: ``"middle"`` of the way from 0.9999, or ``"start"``: at 0.9999 (ComfyUI).
     """
 
-    stage: str = field(default="middle", validator=in_(("middle", "start")))
+    stage: str = field(default="middle", validator=one_of("middle", "start"))
 
     order = 2
 

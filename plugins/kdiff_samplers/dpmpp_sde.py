@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import and_, ge, gt, le
 
 from kdiff_core import StepContext, StepSampler
+from kdiff_core.parameters import fraction, not_negative
 
 
 @frozen
@@ -24,9 +24,9 @@ class DPMppSDE(StepSampler):
         r: Place of the stage, as a fraction of the step in log-SNR.
     """
 
-    eta: float = field(default=1.0, converter=float, validator=ge(0.0))
-    s_noise: float = field(default=1.0, converter=float, validator=ge(0.0))
-    r: float = field(default=0.5, converter=float, validator=and_(gt(0.0), le(1.0)))
+    eta: float = field(default=1.0, converter=float, validator=not_negative)
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
+    r: float = field(default=0.5, converter=float, validator=fraction)
 
     @property
     def order(self) -> int:
@@ -42,12 +42,6 @@ class DPMppSDE(StepSampler):
         """An ancestral step to the stage, then one of the whole step with both estimates."""
         stage = ctx.between(sigma, sigma_next, self.r)
         denoised = ctx.denoise(x, sigma)
-        middle = self._ancestral(ctx, x, denoised, sigma, stage)
-        second = ctx.denoise(middle, stage)
-        blend = denoised + (second - denoised) / (2.0 * self.r)
-        return self._ancestral(ctx, x, blend, sigma, sigma_next)
-
-    def _ancestral(self, ctx: StepContext, x: Any, denoised: Any, sigma: float, to: float) -> Any:
-        down = ctx.path.ratio_down(sigma, to, self.eta)
-        x = ctx.to(x, denoised, sigma, down)
-        return ctx.renoise(x, down, to, ctx.noise(sigma, to), self.s_noise) if self.eta else x
+        middle = ctx.ancestral(x, denoised, sigma, stage, self.eta, self.s_noise)
+        blend = denoised + (ctx.denoise(middle, stage) - denoised) / (2.0 * self.r)
+        return ctx.ancestral(x, blend, sigma, sigma_next, self.eta, self.s_noise)

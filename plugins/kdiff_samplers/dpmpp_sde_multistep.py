@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge, in_, instance_of
 
 from kdiff_core import StepContext, StepSampler
 from kdiff_core.numerics import exp, expm1, phi, sqrt
+from kdiff_core.parameters import not_negative, one_of
 
 
 def _sde_step(ctx: StepContext, x: Any, denoised: Any, sigma: float, to: float, eta: float, s: float) -> Any:
@@ -39,9 +39,9 @@ class DPMpp2MSDE(StepSampler):
             log-SNR).
     """
 
-    eta: float = field(default=1.0, converter=float, validator=ge(0.0))
-    s_noise: float = field(default=1.0, converter=float, validator=ge(0.0))
-    solver_type: str = field(default="midpoint", validator=in_(("midpoint", "heun")))
+    eta: float = field(default=1.0, converter=float, validator=not_negative)
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
+    solver_type: str = field(default="midpoint", validator=one_of("midpoint", "heun"))
 
     memory = 1
 
@@ -84,9 +84,9 @@ class DPMpp3MSDE(StepSampler):
         corrected: Whether to take the right quadratic term.
     """
 
-    eta: float = field(default=1.0, converter=float, validator=ge(0.0))
-    s_noise: float = field(default=1.0, converter=float, validator=ge(0.0))
-    corrected: bool = field(default=False, validator=instance_of(bool))
+    eta: float = field(default=1.0, converter=float, validator=not_negative)
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
+    corrected: bool = field(default=False, validator=one_of(False, True))
 
     memory = 2
 

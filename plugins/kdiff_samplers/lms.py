@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import in_
 
 from kdiff_core import StepContext, StepSampler
 from kdiff_core.numerics import lagrange_integrals
+from kdiff_core.parameters import one_of
 
 
 @frozen
@@ -25,8 +25,8 @@ class LMS(StepSampler):
             ``"denoised"``: return D (ComfyUI).
     """
 
-    max_order: int = field(default=4, validator=in_((1, 2, 3, 4)))
-    end: str = field(default="integrate", validator=in_(("integrate", "denoised")))
+    max_order: int = field(default=4, validator=one_of(1, 2, 3, 4))
+    end: str = field(default="integrate", validator=one_of("integrate", "denoised"))
 
     @property
     def order(self) -> int:

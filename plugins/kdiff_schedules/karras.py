@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from attrs import field, frozen
 
-from .range import RangeSchedule, positive
+from kdiff_core.parameters import positive
+
+from .range import RangeSchedule
 
 
 @frozen

@@ -16,9 +16,8 @@ from typing import ClassVar, NamedTuple
 from attrs import Attribute, field, frozen
 
 from kdiff_core.errors import ParameterError
+from kdiff_core.parameters import below_one, positive
 from kdiff_core.protocols import PathName
-
-from .range import below_one, positive
 
 
 def _entries(instance: object, attribute: Attribute[int], value: int) -> None:

@@ -10,35 +10,13 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from attrs import Attribute, frozen
+from attrs import frozen
 
 from kdiff_core.errors import GridError, ParameterError
 from kdiff_core.grid import Grid
 
 if TYPE_CHECKING:
     from kdiff_core.protocols import Process
-
-
-def positive(instance: object, attribute: Attribute[Any], value: float) -> None:
-    """Attrs validator: a finite number above 0.
-
-    Raises:
-        ParameterError: `value` is anything else.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise ParameterError(
-            f"{type(instance).__name__}: {attribute.name}={value} must be a finite number above 0"
-        )
-
-
-def below_one(instance: object, attribute: Attribute[Any], value: float) -> None:
-    """Attrs validator: a number between 0 and 1, both excluded.
-
-    Raises:
-        ParameterError: `value` is anything else.
-    """
-    if not 0 < value < 1:
-        raise ParameterError(f"{type(instance).__name__}: {attribute.name}={value} must be between 0 and 1")
 
 
 def count(n: Any, name: str) -> int:

@@ -72,13 +72,14 @@ def test_stepper_equals_engine_bit_for_bit(name, path, data):
 
 
 @every
+@paths
 @given(data=st.data())
 @few
-def test_stop_and_resume_equal_one_run(name, data, tmp_path_factory):
+def test_stop_and_resume_equal_one_run(name, path, data, tmp_path_factory):
     """A run that is stopped after any step, saved to a file and resumed makes the bits of one run."""
-    sampler, grid = SAMPLERS[name], data.draw(grids("ve"))
+    sampler, grid = SAMPLERS[name], data.draw(grids(path))
     stop = data.draw(st.integers(1, len(grid) - 1))
-    x, denoiser = state(), Gaussian()
+    x, denoiser = state(), Gaussian(path)
     whole = sampler.run(denoiser, x, grid, seed=5)
     half = sampler.run(denoiser, x, grid, seed=5, stop=stop)
     file = tmp_path_factory.mktemp("resume") / "run.safetensors"
