@@ -16,9 +16,10 @@ from .linear import Linear
 from .numerics import Number, sqrt
 
 if TYPE_CHECKING:
-    from .plans import Combine, Noise, Plan
+    from .plans import Combine, Noise, Op, Plan
 
 Interval = tuple[Number, Number]
+Key = tuple[Number, Number, str]
 
 
 def pieces(interval: Interval, others: Iterable[Interval]) -> list[tuple[Number, Number, Number]]:
@@ -40,45 +41,73 @@ def pieces(interval: Interval, others: Iterable[Interval]) -> list[tuple[Number,
 
 
 def split_overlaps(plan: Plan) -> Plan:
-    """Rewrite a plan so that each piece of the overlapping intervals of a step is drawn once."""
-    from .plans import Combine, Noise, Plan
+    """Rewrite a plan so that each piece of the overlapping intervals of a step is drawn once.
 
-    fresh = plan.registers
-    visits: dict[tuple[Number, Number, str], int] = {}
-    steps = []
-    for step in plan.steps:
-        requests = [op for op in step.ops if isinstance(op, Noise)]
-        drawn: dict[tuple[Number, Number, str], int] = {}
-        values: dict[int, Linear] = {}
-        ops: list[object] = []
-        for op in step.ops:
-            if isinstance(op, Combine):
-                ops.append(_substituted(op, values))
-            elif isinstance(op, Noise):
-                values[op.out] = Linear({})
-                for a, b, weight in _pieces_of(op, requests):
-                    key = (a, b, op.stream)
-                    if key not in drawn:
-                        drawn[key], fresh = fresh, fresh + 1
-                        ops.append(Noise(drawn[key], a, b, op.stream, visits.get(key, 0)))
-                        visits[key] = visits.get(key, 0) + 1
-                    values[op.out] = values[op.out] + Linear({drawn[key]: weight})
+    A request that overlaps no other stays as it is. One that is cut becomes a combination of its pieces
+    wherever it is read.
+    """
+    from .plans import Evaluate, Plan
+
+    whole = {op.x for op in plan.ops if isinstance(op, Evaluate)}
+    whole |= {register for step in plan.steps for register in (step.start, step.end, step.x)}
+    splitter = _Splitter(plan.registers, whole)
+    steps = tuple(step._replace(ops=splitter.split(step.ops)) for step in plan.steps)
+    return Plan(plan.sampler, plan.path, plan.levels, steps)
+
+
+class _Splitter:
+    """Goes through the steps of a plan; `whole` are the registers that something else than a sum reads."""
+
+    def __init__(self, fresh: int, whole: set[int]) -> None:
+        self.fresh = fresh
+        self.whole = whole
+        self.values: dict[int, Linear] = {}
+        self.visits: dict[Key, int] = {}
+
+    def split(self, ops: tuple[Op, ...]) -> tuple[Op, ...]:
+        from .plans import Combine, Noise
+
+        requests = [op for op in ops if isinstance(op, Noise)]
+        drawn: dict[Key, int] = {}
+        result: list[Op] = []
+        for op in ops:
+            if isinstance(op, Noise):
+                result += self.draws(op, requests, drawn)
             else:
-                ops.append(op)
-        steps.append(step._replace(ops=tuple(ops)))  # type: ignore[arg-type]
-    return Plan(plan.sampler, plan.path, plan.levels, tuple(steps))
+                result.append(self.substituted(op) if isinstance(op, Combine) else op)
+        return tuple(result)
 
+    def draws(self, request: Noise, requests: list[Noise], drawn: dict[Key, int]) -> list[Op]:
+        """The pieces of a request that are not drawn yet; its value is noted, or combined if it must be."""
+        from .plans import Combine, Noise
 
-def _pieces_of(request: Noise, requests: list[Noise]) -> list[tuple[Number, Number, Number]]:
-    others = [(r.sigma_from, r.sigma_to) for r in requests if r.stream == request.stream]
-    return pieces((request.sigma_from, request.sigma_to), others)
+        others = [(r.sigma_from, r.sigma_to) for r in requests if r.stream == request.stream]
+        cuts = pieces((request.sigma_from, request.sigma_to), others)
+        ops: list[Op] = []
+        total = Linear({})
+        for a, b, weight in cuts:
+            key = (a, b, request.stream)
+            if key not in drawn:
+                drawn[key] = request.out if len(cuts) == 1 else self.new()
+                ops.append(Noise(drawn[key], a, b, request.stream, self.visits.get(key, 0)))
+                self.visits[key] = self.visits.get(key, 0) + 1
+            total = total + Linear({drawn[key]: weight})
+        if request.out in total.terms:
+            return ops
+        if request.out in self.whole:
+            return [*ops, Combine(request.out, tuple(total.terms.items()))]
+        self.values[request.out] = total
+        return ops
 
+    def new(self) -> int:
+        self.fresh += 1
+        return self.fresh - 1
 
-def _substituted(op: Combine, values: dict[int, Linear]) -> Combine:
-    """Replace noise requests in a combination by their pieces."""
-    if not any(r in values for r, _ in op.terms):
-        return op
-    total = Linear({})
-    for register, weight in op.terms:
-        total = total + values.get(register, Linear({register: 1.0})) * weight
-    return op._replace(terms=tuple(total.terms.items()))
+    def substituted(self, op: Combine) -> Combine:
+        """Replace noise requests in a combination by their pieces."""
+        if not any(r in self.values for r, _ in op.terms):
+            return op
+        total = Linear({})
+        for register, weight in op.terms:
+            total = total + self.values.get(register, Linear({register: 1.0})) * weight
+        return op._replace(terms=tuple(total.terms.items()))

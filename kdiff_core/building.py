@@ -98,16 +98,45 @@ def build_sampler(
     foreign = [] if known is None else [name for name in options if name not in known]
     if not foreign:
         return build(entry, args, options)
+    modifiers = list(modifiers)
     owners, faults = _owners(modifiers)
     for name in foreign:
         if name not in owners:
-            raise _unknown_option(entry, name, known or {}, owners, faults)
+            own = {key: value for key, value in options.items() if key in (known or {})}
+            fitting, _ = _owners(m for m in modifiers if _fits(m, entry, args, own))
+            raise _unknown_option(entry, name, known or {}, fitting, faults)
     sampler = build(entry, args, {name: value for name, value in options.items() if name not in foreign})
     chosen = _assign(entry, foreign, owners)
     for modifier in modifiers:
         if names := [name for name in foreign if chosen[name] == modifier]:
             sampler = build(modifier, [sampler], {name: options[name] for name in names})
     return sampler
+
+
+def added_options(
+    entry: ResolvedEntry, modifiers: Iterable[ResolvedEntry]
+) -> dict[str, dict[str, Parameter]]:
+    """Return the options that modifiers add to a sampler, by the names of the modifiers that take it."""
+    found: dict[str, dict[str, Parameter]] = {}
+    known = parameters(entry) or {}
+    for modifier in modifiers:
+        if _fits(modifier, entry, (), {}):
+            added = list((parameters(modifier) or {}).items())[1:]  # the first is the sampler that it wraps
+            found[modifier.name] = {name: parameter for name, parameter in added if name not in known}
+    return found
+
+
+def _fits(modifier: ResolvedEntry, entry: ResolvedEntry, args: Sequence[Any], options: Options) -> bool:
+    """Whether a modifier takes a sampler; a sampler that cannot be built says nothing against it."""
+    try:
+        sampler = build(entry, args, options)
+    except Exception:
+        return True
+    try:
+        build(modifier, [sampler], {})
+    except Exception:
+        return False
+    return True
 
 
 def _owners(modifiers: Iterable[ResolvedEntry]) -> tuple[dict[str, list[ResolvedEntry]], list[str]]:

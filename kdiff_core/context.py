@@ -58,8 +58,8 @@ class Past(tuple[Point, ...]):
             return super().__getitem__(index)
         except IndexError:
             raise IndexError(
-                f"ctx.past[{index}]: this step has {len(self)} earlier points; a sampler that reads n of them "
-                "declares `memory = n`, and finds fewer on its first steps"
+                f"ctx.past[{index}]: this step has {len(self)} earlier points; a sampler that reads n of "
+                "them declares `memory = n`, and finds fewer on its first steps"
             ) from None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .brownian import Interval, pieces
 from .errors import NoiseError, StateError
 from .plans import Noise
-from .state import Leaves, flatten, rebuild
+from .state import Leaves, flatten_like, rebuild
 
 # Requests that are drawn ahead of their use on a GPU.
 AHEAD = 2
@@ -58,14 +58,14 @@ class _Direct:
 
     def _checked(self, drawn: Any) -> Leaves:
         try:
-            found = flatten(drawn)
+            found = flatten_like(self.x, drawn)
         except StateError:
             found = []
         shapes = [tuple(leaf.shape) for leaf in found]
         if shapes != [tuple(leaf.shape) for leaf in self.leaves]:
             raise NoiseError(
-                f"the noise source {self.source!r:.80} returned {shapes or type(drawn).__name__} for a state of "
-                f"shape {[tuple(leaf.shape) for leaf in self.leaves]}; noise is like the state"
+                f"the noise source {self.source!r:.80} returned {shapes or type(drawn).__name__} for a "
+                f"state of shape {[tuple(leaf.shape) for leaf in self.leaves]}; noise is like the state"
             )
         return [new.to(leaf) for new, leaf in zip(found, self.leaves, strict=True)]
 

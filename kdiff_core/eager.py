@@ -53,6 +53,9 @@ class EagerContext(StepContext):
     def _call(self, x: Any, sigma: float, outputs: tuple[str, ...]) -> list[Any]:
         leaves = self.unwrap(x)
         found = self.job.evaluate(leaves, sigma, outputs)
+        self.job.evaluations += 1
+        if self._memory:  # the model may write over its output, which a later step reads
+            found = [[leaf.clone() for leaf in output] for output in found]
         if self.first is None:
             self.first = Seen(max(sigma, self.grid[self.index]), leaves, found[0])
         results = [self.wrap(output) for output in found]

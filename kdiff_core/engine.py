@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -67,7 +68,8 @@ def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -
         "traced": job.plan is not None,
         "why_eager": job.why_eager,
     }
-    initial = end = job.leaves
+    initial = job.leaves
+    end = initial if job.machine is None else job.machine.newest(job.finished)
     deferred: list[Tensor] = []
     total, every = job.total, 1 if callback is not None else LOOK_EVERY
     try:
@@ -102,18 +104,19 @@ def _plan_steps(job: Job) -> Iterator[Done]:
     until, registers = 0, machine.registers
     for index, step in enumerate(job.plan.steps):
         until += len(step.ops)
-        if until <= machine.position and step.ops:
+        if index < job.finished:
             continue
         job.step = index
         while (op := machine.advance(until)) is not None:
             machine.supply(op, job.evaluate(registers[op.x], op.sigma, op.outputs))
+            job.evaluations += 1
+        job.finished = index + 1
         seen = None
         if job.wants_states:
             denoised = None if step.denoised is None else registers[step.denoised]
             seen = Seen(step.sigma_hat, registers[step.x], denoised)
-        yield index, registers[step.end], seen
-        if seen is not None:
             machine.release_held()
+        yield index, registers[step.end], seen
 
 
 def _eager_steps(job: Job) -> Iterator[Done]:
@@ -153,9 +156,17 @@ def _locate(job: Job, initial: Leaves, end: Leaves) -> None:
             job.source, job.cond,
         )  # fmt: skip
     again.checked, again.sigmas = True, job.sigmas
-    with torch.no_grad():
-        for index, state, _ in _plan_steps(again) if again.plan is not None else _eager_steps(again):
-            again.refuse_non_finite(state, f"the state at sigma={again.levels[index + 1]:.6g}")
+    try:
+        with torch.no_grad():
+            for index, state, _ in _plan_steps(again) if again.plan is not None else _eager_steps(again):
+                again.refuse_non_finite(state, f"the state at sigma={again.levels[index + 1]:.6g}")
+    except NonFiniteError:
+        raise
+    except Exception as error:
+        raise NonFiniteError(
+            f"the state became NaN or infinite in {job.where()} or not long before; repeating the run to "
+            f"find the place failed: {error!r}"
+        ) from error
     if not all(all_finite(leaf) for leaf in end):  # otherwise only a sum had overflowed
         raise NonFiniteError(
             f"the state became NaN or infinite in {job.where()}, but not when the run was repeated to find "
@@ -183,11 +194,16 @@ def _annotate(
 ) -> None:
     """Say on somebody's exception where the run was, and keep what was computed on it.
 
-    Nothing is copied: the run is over, and what stopped it may be that memory is full.
+    Next to nothing is copied: the run is over, and what stopped it may be that memory is full.
     """
     if not isinstance(error, NonFiniteError):
         error.add_note(f"kdiff: in {job.where()}, after {job.evaluations} evaluations")
-    checkpoint = None if job.machine is None else checkpoint_of(job, copy=False)
+    checkpoint = None
+    if job.machine is not None:
+        end = job.machine.newest(job.finished)
+        if not job.machine.busy:
+            with contextlib.suppress(RuntimeError, MemoryError):  # full memory
+                checkpoint = checkpoint_of(job, copy=False)
     partial = Result(rebuild(job.x, end), job.evaluations, states, info, checkpoint)
     error.partial = partial  # type: ignore[attr-defined]
 
@@ -199,6 +215,8 @@ def _check_stop(stop: int, job: Job) -> None:
         )
     if not 1 <= stop <= job.total:
         raise ParameterError(f"stop={stop}: this run has {job.total} steps; give 1 to {job.total}")
+    if stop <= job.finished:
+        raise ParameterError(f"stop={stop}: the run that is resumed has done {job.finished} steps already")
 
 
 class _Progress:

@@ -8,8 +8,19 @@ from pathlib import Path
 
 
 def write_whole(file: str | Path, data: bytes) -> None:
-    """Write bytes to a temporary name in the same folder, sync, and rename: no half-written file is left."""
+    """Write bytes to a temporary name in the same folder, sync, and rename: no half-written file is left.
+
+    Raises:
+        OSError: It cannot be written; the error has the name that was given, not the temporary one.
+    """
     path = Path(file)
+    try:
+        _write(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as out:

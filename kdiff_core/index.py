@@ -193,7 +193,9 @@ class Index:
         if not any(record.builtin for record in self.records):
             lines.append(f"No built-in is known: install {BUILTIN}; in a source tree, pip install -e .")
         missing = [record for record in self.records if record.state != "ok"]
-        lines.extend(f"It may belong to plugin {r}, which is {r.state}: {r.error}" for r in missing)
+        for r in missing:  # what blocks a plugin is a sentence of its own
+            why = r.error if r.state == "blocked" else f"{r.state}: {r.error}"
+            lines.append(f"It may belong to plugin {r}, which is {why}")
         return UnknownNameError("\n".join(lines))
 
     def near(self, kind: str, name: str, key: str) -> list[str]:

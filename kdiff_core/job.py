@@ -16,7 +16,7 @@ from .grid import Grid
 from .machine import Machine
 from .noise import KeyedNoise, noise_from
 from .path import as_path
-from .plans import Plan
+from .plans import Evaluate, Plan
 from .result import Checkpoint
 from .sampler import StepSampler
 from .state import Leaves, all_finite, check_output, check_state, rebuild
@@ -58,6 +58,7 @@ class Job:
     sigmas: Sequence[Tensor] = ()
     machine: Machine | None = None
     origin: Checkpoint | None = None
+    finished: int = 0
 
     @property
     def total(self) -> int:
@@ -69,16 +70,11 @@ class Job:
         first = self.leaves[0]
         key = f"sigmas {first.dtype} {first.device} {first.shape[0]}"
         cached = plan._cache.get(key)
-        # The rows share the version counter of their table, which a model that writes to one would raise.
-        if cached is not None and cached[0]._version == cached[1]:
-            self.sigmas = cached[2]
-            return
-        sigmas = plan.evaluation_sigmas
-        table = torch.tensor(sigmas, dtype=torch.float64).to(first.dtype).to(first.device)
-        table = table.unsqueeze(1).expand(-1, first.shape[0]).contiguous()
-        self.sigmas = table.unbind(0)
-        if not table.is_inference():
-            plan._cache[key] = (table, table._version, self.sigmas)
+        if cached is None:
+            levels = torch.tensor(plan.evaluation_sigmas, dtype=torch.float64, device="cpu")
+            levels = levels.to(first.dtype).to(first.device).unsqueeze(1)
+            cached = plan._cache[key] = levels.expand(-1, first.shape[0]).contiguous()
+        self.sigmas = cached.clone().unbind(0)  # the run's own: a model may write to its sigma
 
     def level(self, sigma: float) -> Tensor:
         """A level for each sample."""
@@ -102,7 +98,6 @@ class Job:
             raise DenoiserError(
                 "the denoiser changed its input in place; the sampler still needs it: work on x.clone()"
             )
-        self.evaluations += 1
         if self.on_evaluation is not None:
             self.on_evaluation()
         if self.checked:
@@ -183,10 +178,13 @@ def checkpoint_of(job: Job, copy: bool = True) -> Checkpoint:
     live = {r: [leaf.detach() for leaf in ls] for r, ls in enumerate(machine.registers) if ls is not None}
     if copy:
         live = {r: [leaf.clone() for leaf in ls] for r, ls in live.items()}
+    else:  # what belongs to the caller or to the model may change
+        live = {r: ls if r in machine.owned else [leaf.clone() for leaf in ls] for r, ls in live.items()}
     noise = None
     if isinstance(job.source, KeyedNoise):
         noise = {"seed": job.source.seed, "index": job.source.index}
-    return Checkpoint(machine.plan, machine.position, live, job.x, job.evaluations, noise)
+    calls = sum(isinstance(op, Evaluate) for op in machine.plan.ops[: machine.position])
+    return Checkpoint(machine.plan, machine.position, live, job.x, calls, job.finished, noise)
 
 
 def resumed_job(
@@ -217,11 +215,15 @@ def resumed_job(
         raise NoiseError("resume: the checkpoint's noise was not keyed; give the same source again (noise=)")
     else:
         source = choose_source(seed, noise, leaves[0].shape[0])
+    if getattr(source, "brownian", False) and plan.increments().noises != plan.noises:
+        raise NoiseError(
+            "resume: the run drew its overlapping noises from a function; give one again (noise=)"
+        )
     levels = tuple(float(v) for v in plan.levels)
     job = Job(
         sampler, plan.sampler, denoiser, at.like, leaves, levels, plan.path, None, plan, source, cond or {}
     )
-    job.evaluations, job.origin = at.evaluations, at
+    job.evaluations, job.finished, job.origin = at.evaluations, at.finished, at
     job.machine = new_machine(job, plan)
     job.machine.restore(at.position, {r: list(ls) for r, ls in at.registers.items()})
     return job

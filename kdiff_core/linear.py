@@ -68,54 +68,62 @@ class Linear:
 
     def __mul__(self, factor: Any) -> Linear:
         """Multiply by a number."""
-        if isinstance(factor, Linear) or not _is_number(factor):
+        number = _number(factor)
+        if number is None:
             return _refuse("multiplying by", factor)
-        if isinstance(factor, (int, float)) and factor == 0:
+        if isinstance(number, (int, float)) and number == 0:
             return Linear({})
-        return Linear({r: w * factor for r, w in self.terms.items()})
+        return Linear({r: w * number for r, w in self.terms.items()})
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Linear:
         """Divide by a number; by ``inf`` gives nothing."""
-        if isinstance(divisor, Linear) or not _is_number(divisor):
+        number = _number(divisor)
+        if number is None:
             return _refuse("dividing by", divisor)
-        if isinstance(divisor, (int, float)) and divisor in (float("inf"), float("-inf")):
+        if isinstance(number, (int, float)) and number in (float("inf"), float("-inf")):
             return Linear({})
-        return Linear({r: w / divisor for r, w in self.terms.items()})
+        return Linear({r: w / number for r, w in self.terms.items()})
 
     def __getattr__(self, name: str) -> NoReturn:
         """Refuse tensor methods with an explanation."""
         if name.startswith("__"):
             raise AttributeError(name)
-        raise TraceError(
-            f"a symbolic state has no .{name}: while a sampler is traced, states can only be added and "
-            "multiplied by numbers; set `linear = False` on the sampler to run it on tensors"
-        )
+        _refuse(f"taking .{name} of", self)
 
-    def __bool__(self) -> NoReturn:
-        """Refuse a truth value: a plan cannot branch on a state."""
-        raise TraceError(
-            "a symbolic state has no truth value: a plan cannot branch on a state; set `linear = False` "
-            "on the sampler to run it on tensors"
-        )
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        """Refuse torch's functions with an explanation."""
+        _refuse(f"{getattr(func, '__name__', func)} of", cls({}))
+
+    def _not_linear(self, *others: Any) -> NoReturn:
+        _refuse("this operation on", self)
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _not_linear
+    __abs__ = __pow__ = __matmul__ = __rmatmul__ = __rtruediv__ = __mod__ = _not_linear
+    __getitem__ = __iter__ = __len__ = __float__ = _not_linear
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         """Show the combination."""
         return " + ".join(f"{w:.6g} r{r}" for r, w in self.terms.items()) or "0"
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value is a scalar weight."""
+def _number(value: Any) -> Any:
+    """A scalar weight, or None for anything else; a NumPy scalar becomes a float."""
     if isinstance(value, (int, float)):
-        return True
+        return value
+    if isinstance(value, Linear):
+        return None
     if hasattr(value, "ndim"):  # torch and NumPy scalars
-        return bool(value.ndim == 0)
-    return hasattr(value, "context")  # mpmath
+        return None if value.ndim else value if hasattr(value, "requires_grad") else float(value)
+    return value if hasattr(value, "context") else None  # mpmath
 
 
 def _refuse(what: str, value: Any) -> NoReturn:
+    kind = "state" if isinstance(value, Linear) else type(value).__name__
     raise TraceError(
-        f"{what} a {type(value).__name__} is not linear in the state: while a sampler is traced, states "
-        "can only be added and multiplied by numbers; set `linear = False` on a sampler to run it on tensors"
+        f"{what} a {kind} is not linear in the state: while a sampler is traced, states can only be added "
+        "and multiplied by numbers; set `linear = False` on a sampler to run it on tensors"
     )

@@ -15,7 +15,7 @@ import torch
 
 from .combine import Recipe, combine, combine_recorded, recipe
 from .errors import DenoiserError
-from .plans import Combine, Evaluate, Noise, Op, Plan, read, written
+from .plans import Combine, Evaluate, Noise, Op, Plan
 from .state import Leaves
 
 DrawInto = Callable[[Noise, Leaves | None], Leaves]
@@ -52,11 +52,13 @@ class Lowered:
     """
 
     def __init__(self, plan: Plan) -> None:
-        last = plan.last_use()
+        ending: dict[int, list[int]] = {}
+        for register, position in plan.last_use().items():
+            ending.setdefault(position, []).append(register)
         drawn = {op.out for op in plan.noises}
         code: list[tuple[Op, Update | None, tuple[int, ...]]] = []
         for position, op in enumerate(plan.ops):
-            ends = tuple(r for r in dict.fromkeys((*read(op), *written(op))) if last[r] <= position)
+            ends = tuple(ending.get(position, ()))
             update = None
             if isinstance(op, Combine):
                 sources = tuple(r for r, _ in op.terms)
@@ -94,7 +96,8 @@ class Machine:
         self.owned: set[int] = set()
         self.recording = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
         self._pool: list[Leaves] = []
-        self._outputs: dict[int, int] = {}
+        self._outputs: dict[int, set[int]] = {}
+        self.busy = False
         self._hold: set[int | None] = set()
         self._held: list[int] = []
 
@@ -116,34 +119,38 @@ class Machine:
         while self.position < until:
             op, update, ends = code[self.position]
             if update is not None:
+                self.busy = True
                 self._combine(op.out, update, ends)  # type: ignore[union-attr]
             elif isinstance(op, Evaluate):
                 return op
             else:
                 self._draw(op, ends)  # type: ignore[arg-type]
             self.position += 1
+            self.busy = False
         return None
 
     def supply(self, op: Evaluate, outputs: list[Leaves]) -> None:
         """Take the outputs of the model call that `advance` returned."""
+        self.busy = True
         outs, x, *_ = op
         registers, known = self.registers, self._outputs
         if x in self.owned and (_OWN_USES < 0 or _uses(registers[x]) > _OWN_USES * self.width):
             self.owned.discard(x)  # the model kept it, or returned it
         earlier = tuple(known.values()) if known else ()
         for register, leaves in zip(outs, outputs, strict=True):
-            address = leaves[0].untyped_storage().data_ptr()
-            if address in earlier:
+            addresses = {leaf.data_ptr() for leaf in leaves}
+            if any(addresses & used for used in earlier):  # history is lost: stay busy, no checkpoint
                 raise DenoiserError(
                     "the denoiser returned the memory of its earlier output, which the sampler still needs; "
                     "return a fresh tensor, for example output.clone()"
                 )
-            known[register] = address
+            known[register] = addresses
             registers[register] = leaves
             self._record_if_needed(leaves)
         if ends := self.program.code[self.position][2]:
             self._free(ends)
         self.position += 1
+        self.busy = False
 
     def _record_if_needed(self, leaves: Leaves) -> None:
         """Stop reusing memory once anything requires a gradient."""
@@ -155,6 +162,7 @@ class Machine:
         """Replace a register by a state that the host edited."""
         self.registers[register] = leaves
         self.owned.discard(register)
+        self._record_if_needed(leaves)
 
     def restore(self, position: int, registers: dict[int, Leaves]) -> None:
         """Go on from a checkpoint."""
@@ -164,7 +172,17 @@ class Machine:
 
     def owns_result(self) -> bool:
         """Whether the final state is memory of the run's own, not the model's or the caller's."""
-        return self.recording or self.plan.result in self.owned
+        return self.plan.result in self.owned
+
+    def newest(self, finished: int) -> Leaves:
+        """The state after a number of steps; if it has been written over, the latest that is alive."""
+        steps = self.plan.steps
+        end = steps[finished - 1].end if finished else steps[0].start
+        if self.registers[end] is not None:
+            return self.leaves(end)
+        alive = [r for r, leaves in enumerate(self.registers) if leaves is not None]
+        op = self.program.code[self.position][0]
+        return self.leaves(op.x if isinstance(op, Evaluate) else alive[-1])
 
     def hold_states(self) -> None:
         """Keep what a callback gets, each step's first evaluation, alive until `release_held`."""
@@ -185,7 +203,7 @@ class Machine:
             result = self._buffer(over, operands[0])
             for i, target in enumerate(result):
                 combine(chain, [leaves[i] for leaves in operands], target)
-            self.owned.add(register)
+        self.owned.add(register)
         if ends:
             self._free(ends)
         self.registers[register] = result
@@ -212,6 +230,7 @@ class Machine:
         for register in ends:
             if hold and register in hold:
                 self._held.append(register)
+                self._outputs.pop(register, None)
             else:
                 self._release(register)
 

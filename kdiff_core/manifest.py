@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -46,7 +47,7 @@ def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict
     """
     job = setup.job
     parts = {
-        "model": _described("denoiser", job.model, None, job.model_options),
+        "model": _model(setup),
         "sampler": _described("sampler", setup.sampler_name, setup.sampler, job.sampler_options),
         "schedule": None
         if setup.schedule is None
@@ -103,9 +104,9 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
             device=manifest["device"],
             dtype=manifest["dtype"],
             levels=tuple(float.fromhex(level) for level in manifest["levels"]),
-            model_options=model["options"],
-            sampler_options=sampler["options"],
-            schedule_options={} if schedule is None else schedule["options"],
+            model_options=_unpacked(model["options"]),
+            sampler_options=_unpacked(sampler["options"]),
+            schedule_options={} if schedule is None else _unpacked(schedule["options"]),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, KdiffError):
@@ -123,11 +124,22 @@ def differences(manifest: Mapping[str, Any], setup: Setup) -> list[str]:
         then, new = manifest.get(part) or {}, now[part] or {}
         label = f"{part} {new.get('name')}: "
         pairs += [(label + key, then.get(key), new.get(key)) for key in ("distribution", "version", "is")]
-    return [f"{what}: {then} then, {new} now" for what, then, new in pairs if then != new]
+    found = [f"{what}: {then} then, {new} now" for what, then, new in pairs if then != new]
+    return [*([changed] if (changed := data_change(manifest, setup)) else []), *found]
+
+
+def data_change(manifest: Mapping[str, Any], setup: Setup) -> str:
+    """Say that the data of the model is not what it was, if so."""
+    then = (manifest.get("model") or {}).get("data_sha256")
+    now = _model(setup).get("data_sha256")
+    if then is None or then == now:
+        return ""
+    where = setup.job.model_options.get("data")
+    return f"the data of the model has changed: {where if isinstance(where, str) else setup.job.model}"
 
 
 def read_manifest(file: str | Path) -> dict[str, Any]:
-    """Read the manifest in a PNG or NPZ file, or in a JSON file of its own.
+    """Read the manifest in a PNG, NPZ or GIF file.
 
     Raises:
         ParameterError: The file cannot be read, or carries none.
@@ -153,7 +165,7 @@ def write_png(file: str | Path, image: Image, manifest: Mapping[str, Any]) -> No
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text(PNG_KEY, json.dumps(manifest))
+    info.add_text(PNG_KEY, dumped(manifest))
     data = io.BytesIO()
     image.save(data, "PNG", pnginfo=info, optimize=True)
     write_whole(file, data.getvalue())
@@ -164,8 +176,21 @@ def write_npz(file: str | Path, arrays: Mapping[str, Any], manifest: Mapping[str
     import numpy as np
 
     data = io.BytesIO()
-    np.savez_compressed(data, **{**arrays, NPZ_KEY: np.array(json.dumps(manifest))})
+    np.savez_compressed(data, **{**arrays, NPZ_KEY: np.array(dumped(manifest))})
     write_whole(file, data.getvalue())
+
+
+def write_gif(file: str | Path, images: Sequence[Image], manifest: Mapping[str, Any], **options: Any) -> None:
+    """Write an animation that carries a manifest in its comment, whole or not at all."""
+    data = io.BytesIO()
+    comment = dumped(manifest).encode()
+    images[0].save(data, "GIF", save_all=True, append_images=images[1:], comment=comment, **options)
+    write_whole(file, data.getvalue())
+
+
+def dumped(manifest: Mapping[str, Any]) -> str:
+    """Return strict JSON, without NaN and Infinity, which other programs do not read."""
+    return json.dumps(manifest, allow_nan=False)
 
 
 def pillow() -> Any:
@@ -184,8 +209,11 @@ def pillow() -> Any:
 def _text(place: Path) -> str | None:
     """Return the JSON in a file, None if it has none."""
     suffix = place.suffix.lower()
-    if suffix == ".json":
-        return place.read_text(encoding="utf-8")
+    if suffix == ".json" and "kdiff_plan" in place.read_text(encoding="utf-8"):
+        raise ParameterError(
+            f"{place}: is a plan, which says what a sampler does but not with which model and seed; replay "
+            "the .png, .npz or .gif file that was written with it"
+        )
     if suffix == ".npz":
         import numpy as np
 
@@ -196,7 +224,11 @@ def _text(place: Path) -> str | None:
             image.load()  # text may stand behind the pixels
             text = image.text.get(PNG_KEY)
             return None if text is None else str(text)
-    raise ParameterError(f"{place}: a manifest is in a .png, .npz or .json file")
+    if suffix == ".gif":
+        with pillow().open(place, formats=["GIF"]) as image:
+            comment = image.info.get("comment", b"")
+            return comment.decode() if comment.startswith(b"{") else None
+    raise ParameterError(f"{place}: a manifest is in a .png, .npz or .gif file")
 
 
 def _check(manifest: Any, where: str) -> None:
@@ -205,6 +237,14 @@ def _check(manifest: Any, where: str) -> None:
         raise ParameterError(
             f"{where}: no manifest kdiff {__version__} can read: kdiff_manifest is {version!r}, not {VERSION}"
         )
+
+
+def _model(setup: Setup) -> dict[str, Any]:
+    """Describe the model, its data in a way that leads to it from any folder and tells whether it changed."""
+    options = {**setup.job.model_options, **(getattr(setup.model, "replay_options", None) or {})}
+    found = _described("denoiser", setup.job.model, None, options)
+    fingerprint = getattr(setup.model, "data_sha256", None)
+    return found if fingerprint is None else {**found, "data_sha256": fingerprint}
 
 
 def _described(kind: str, given: Any, built: Any, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,8 +261,8 @@ def _described(kind: str, given: Any, built: Any, options: Mapping[str, Any]) ->
         "entry_version": entry.version,
         "distribution": entry.plugin.distribution,
         "version": entry.plugin.version,
-        "options": dict(options),
-        "parameters": {name: value if _is_json(value) else repr(value) for name, value in _parameters(built)},
+        "options": _packed(dict(options)),
+        "parameters": {name: _informed(value) for name, value in _parameters(built)},
         "is": "" if built is None else repr(built),
     }
 
@@ -262,6 +302,33 @@ def _is_json(value: Any) -> bool:
         return False
 
 
+def _informed(value: Any) -> Any:
+    """Return a value for people: as strict JSON has it, else as Python writes it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(value)
+    return value
+
+
+def _packed(value: Any) -> Any:
+    """Return a value with infinite floats, which strict JSON does not have, as ``{"float": "inf"}``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if isinstance(value, Mapping):
+        return {key: _packed(one) for key, one in value.items()}
+    return [_packed(one) for one in value] if isinstance(value, list) else value
+
+
+def _unpacked(value: Any) -> Any:
+    """Return what `_packed` was given."""
+    if isinstance(value, Mapping):
+        if set(value) == {"float"} and isinstance(value["float"], str):
+            return float(value["float"])
+        return {key: _unpacked(one) for key, one in value.items()}
+    return [_unpacked(one) for one in value] if isinstance(value, list) else value
+
+
 def _versioned(part: Mapping[str, Any]) -> str:
     return f"{part['id']}@{part['entry_version']}"
 
@@ -280,11 +347,14 @@ def _place(device: str) -> dict[str, Any]:
 
 
 __all__ = [
+    "data_change",
     "differences",
+    "dumped",
     "job_of",
     "manifest_of",
     "pillow",
     "read_manifest",
+    "write_gif",
     "write_npz",
     "write_png",
 ]

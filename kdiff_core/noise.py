@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import NoiseError, ParameterError, StateError
 from .path import as_path, path_grid
-from .state import Leaves, check_like, flatten, rebuild
+from .state import Leaves, check_like, flatten, flatten_like, rebuild
 
 # A CPU generator's state is 3 words, then the 624 words of a Mersenne Twister, each in 8 bytes, ...
 _WORDS = slice(3, 627)
@@ -36,8 +36,9 @@ class _Twister(threading.local):
     def __init__(self) -> None:
         import numpy as np
 
-        self.generator = torch.Generator()
-        self.state = self.generator.manual_seed(5489).get_state()
+        self.generator = torch.Generator("cpu")
+        with torch.device("cpu"):
+            self.state = self.generator.manual_seed(5489).get_state()
         self.words = self.state.numpy().view(np.uint64)[_WORDS]
         if not np.array_equal(self.words, np.random.RandomState(5489).get_state()[1]):  # type: ignore[index]
             raise NoiseError(
@@ -63,7 +64,7 @@ def _generator(key: bytes) -> torch.Generator:
 
 
 def _to_seeds(seed: int | Iterable[int]) -> int | tuple[int, ...]:
-    if isinstance(seed, Iterable):
+    if isinstance(seed, Iterable) and getattr(seed, "ndim", 1) != 0:
         return tuple(_whole("seed", value, 64) for value in seed)
     return _whole("seed", seed, 64)
 
@@ -142,7 +143,7 @@ def _fill(target: Tensor, keys: list[bytes]) -> None:
             row.normal_(generator=_generator(key))
         return
     pinned = target.device.type == "cuda"
-    host = torch.empty(target.shape, dtype=dtype, pin_memory=pinned)
+    host = torch.empty(target.shape, dtype=dtype, device="cpu", pin_memory=pinned)
     _fill(host, keys)
     target.copy_(host, non_blocking=pinned)
 
@@ -208,9 +209,9 @@ def noise_from(source: Any) -> Any:
         return GeneratorNoise((source,))
     if isinstance(source, (list, tuple)) and source and all(isinstance(g, torch.Generator) for g in source):
         return GeneratorNoise(tuple(source))
-    if callable(getattr(source, "noise", None)):
+    if callable(getattr(source, "noise", None)) and not isinstance(source, type):
         return source
-    if callable(source):
+    if callable(source) and not isinstance(source, type):
         return CallableNoise(source)
     raise NoiseError(
         f"noise={source!r:.60}: a noise source has .noise(x, sigma_from, sigma_to, stream, visit); "
@@ -253,10 +254,13 @@ def start(
     sigma = path_grid(sigmas, as_path(path))[0]
     leaves = check_like(like)
     source = KeyedNoise(seed or 0) if noise is None else noise_from(noise)
-    drawn = flatten(source.noise(like, 0.0, 0.0, "start", 0))
+    drawn = flatten_like(like, source.noise(like, 0.0, 0.0, "start", 0))
+    if [n.shape for n in drawn] != [leaf.shape for leaf in leaves]:
+        raise NoiseError(f"the noise source {source!r:.80} returned other shapes than those of `like`")
+    drawn = [n.to(leaf) for n, leaf in zip(drawn, leaves, strict=True)]
     if x0 is None:
         return rebuild(like, [n * sigma for n in drawn])
-    data = flatten(x0)
+    data = flatten_like(like, x0)
     if [d.shape for d in data] != [leaf.shape for leaf in leaves]:
         raise StateError(
             f"x0: shapes {[tuple(d.shape) for d in data]} beside {[tuple(leaf.shape) for leaf in leaves]} of "

@@ -137,11 +137,18 @@ def path_grid(sigmas: Any, path: Path) -> Grid:
     Raises:
         GridError: Not a grid, or levels above 1 on a flow path.
     """
-    grid = Grid.of(sigmas)
-    if path is FLOW and grid[0] > 1:
+    return path_levels(Grid.of(sigmas), path)
+
+
+def path_levels(grid: Grid, path: Path) -> Grid:
+    """Return the grid, its levels checked against a path.
+
+    Raises:
+        GridError: Levels above 1 on a flow path.
+    """
+    if path is FLOW and (highest := max(grid)) > 1:
         raise GridError(
-            f"noise levels: sigmas[0] = {grid[0]} on a flow path, where levels lie in [0, 1]; "
-            "is the model on the VE path?"
+            f"noise levels: {highest} on a flow path, where levels lie in [0, 1]; is the model on VE?"
         )
     return grid
 

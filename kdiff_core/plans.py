@@ -92,6 +92,10 @@ class Plan:
     steps: tuple[PlanStep, ...]
     _cache: dict[str, Any] = field(factory=dict, eq=False, repr=False, init=False)
 
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Pickle without what was worked out from the plan."""
+        return Plan, (self.sampler, self.path, self.levels, self.steps)
+
     def _once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A value that is computed once for each plan."""
         if name not in self._cache:
@@ -295,7 +299,7 @@ class _Tracer(StepContext):
         """How a later step reads a value kept in `step`: combined there, once, if it is read at all."""
 
         def resolve(value: Any) -> Any:
-            if isinstance(value, Linear):
+            if isinstance(value, Linear) and value.terms:
                 self.register(value, step)
             return value
 

@@ -75,6 +75,7 @@ class Checkpoint:
         registers: The live states.
         like: A state, for the structure of nests.
         evaluations: Model calls so far.
+        finished: Number of finished steps.
         noise: The keyed noise (seed, index), or None.
     """
 
@@ -83,6 +84,7 @@ class Checkpoint:
     registers: dict[int, Leaves]
     like: Any
     evaluations: int
+    finished: int
     noise: dict[str, Any] | None = None
 
     def save(self, file: str | FilePath) -> None:
@@ -100,6 +102,7 @@ class Checkpoint:
             "plan": self.plan.to_dict(),
             "position": self.position,
             "evaluations": self.evaluations,
+            "finished": self.finished,
             "noise": self.noise,
             "like": _skeleton(self.like),
         }
@@ -129,7 +132,9 @@ class Checkpoint:
                 registers.setdefault(int(key.split(".")[0]), []).append(opened.get_tensor(key))
         like = rebuild(_nest(meta["like"], next(iter(registers.values()))), next(iter(registers.values())))
         plan = Plan.from_dict(meta["plan"])
-        return cls(plan, meta["position"], registers, like, meta["evaluations"], meta["noise"])
+        return cls(
+            plan, meta["position"], registers, like, meta["evaluations"], meta["finished"], meta["noise"]
+        )
 
 
 def _safetensors(module: str) -> Any:

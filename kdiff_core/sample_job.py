@@ -34,6 +34,13 @@ def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
+def _scale(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"guidance={value!r:.40}: give a number, the scale; 1 is no guidance") from error
+
+
 def _dtype_name(value: Any) -> str:
     return "float32" if value is None else str(value).removeprefix("torch.")
 
@@ -54,7 +61,7 @@ class SampleJob:
         steps: Number of steps.
         seed: Seed of the run, or one for each sample.
         index: Numbers of the samples, if they are not 0, 1, ...
-        label: Class of all samples, or one for each; None: any.
+        label: Class of all samples, or one for each, by number or by name; None: any.
         guidance: Scale of classifier-free guidance; None: none.
         sigma_min: Lowest level above 0. Default: the process's, else the model's.
         sigma_max: Highest level. Default: likewise.
@@ -76,8 +83,8 @@ class SampleJob:
     steps: int = 20
     seed: int | tuple[int, ...] = field(default=0, converter=_listed)
     index: tuple[int, ...] | None = field(default=None, converter=_listed)
-    label: int | tuple[int, ...] | None = field(default=None, converter=_listed)
-    guidance: float | None = field(default=None, converter=optional(float))
+    label: int | str | tuple[int | str, ...] | None = field(default=None, converter=_listed)
+    guidance: float | None = field(default=None, converter=optional(_scale))
     sigma_min: float | None = None
     sigma_max: float | None = None
     device: str | None = field(default=None, converter=_device_name)
@@ -136,7 +143,7 @@ class SampleJob:
         guided = self._guided(model)
         path = as_path(getattr(model, "path", "ve")).name
         return Setup(
-            self, guided, sampler, sampler_name, schedule, schedule_name, grid, path, noise, cond, like
+            self, guided, model, sampler, sampler_name, schedule, schedule_name, grid, path, noise, cond, like
         )
 
     def run(

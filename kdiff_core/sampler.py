@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .errors import CapabilityError, GridError, ParameterError
+from .errors import CapabilityError, GridError, ParameterError, TraceError
 from .grid import Grid
-from .path import Path, as_path, path_grid
+from .path import Path, as_path, path_grid, path_levels
 from .plans import Plan, trace
 
 if TYPE_CHECKING:
@@ -86,11 +87,13 @@ class StepSampler:
             return grid
         visited = tuple(float(v) for v in prepared)
         if not self.rises:
-            return Grid.of(visited)
-        for a, b in pairwise(visited):
-            if a == b or min(a, b) < 0:
-                raise GridError(f"{self!r} visits the levels {a} and {b} one after the other")
-        return Grid(visited)
+            return path_levels(Grid.of(visited), path)
+        for i, (a, b) in enumerate(pairwise(visited)):
+            if not (math.isfinite(a) and math.isfinite(b)) or a == b or a <= 0 or b < 0:
+                raise GridError(f"{self!r} visits level {i}, {a}, and then {b}; it cannot step between them")
+        if len(visited) < 2:
+            raise GridError(f"{self!r} visits {len(visited)} levels; a run needs at least two")
+        return path_levels(Grid(visited), path)
 
     def plan(self, sigmas: Any, path: PathName | Path = "ve", process: Process | None = None) -> Plan:
         """What this sampler does on a grid, as data.
@@ -107,9 +110,13 @@ class StepSampler:
         """
         path = as_path(path)
         levels = self.levels(sigmas, path, process)
+        if not self.linear:
+            raise TraceError(f"{self!r} declares linear = False: it has no plan")
         try:
             hash((self, process))
         except TypeError:  # a parameter that cannot be hashed: no caching
+            return trace(self, tuple(levels), path, process)
+        if type(self).__hash__ is object.__hash__:  # told apart by identity, though it may change
             return trace(self, tuple(levels), path, process)
         return _traced(self, levels, path, process)  # type: ignore[arg-type]  # hashed just now
 

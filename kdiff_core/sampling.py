@@ -46,7 +46,7 @@ def sample(
     steps: int = 20,
     seed: int | Sequence[int] = 0,
     index: Sequence[int] | None = None,
-    label: int | Sequence[int] | None = None,
+    label: int | str | Sequence[int | str] | None = None,
     guidance: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
@@ -69,7 +69,8 @@ def sample(
         steps: Number of steps.
         seed: Seed of the run, or one for each sample.
         index: Numbers of the samples, `n` of them, if they are not 0, 1, ...
-        label: Class of all samples, or one for each (-1: any). Default: any.
+        label: Class of all samples, or one for each, by number (-1: any) or by a name that the model has for
+            it. Default: any.
         guidance: Scale of classifier-free guidance towards the label. Default: none.
         sigma_min: Lowest level above 0. Default: of the model's process, else of the model.
         sigma_max: Highest level. Default: likewise.

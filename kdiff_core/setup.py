@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CapabilityError, ParameterError, TraceError
 from .grid import Grid
+from .names import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ class Setup(NamedTuple):
     Attributes:
         job: The job.
         denoiser: The model, guided if it is to be.
+        model: The model itself.
         sampler: The sampler.
         sampler_name: Its name, without a schedule's; or the sampler that was given.
         schedule: The schedule, or None.
@@ -37,6 +39,7 @@ class Setup(NamedTuple):
 
     job: SampleJob
     denoiser: Any
+    model: Any
     sampler: Any
     sampler_name: Any
     schedule: Any
@@ -152,7 +155,9 @@ def label_condition(model: Any, label: Any, n: int, device: Any) -> dict[str, An
     classes = getattr(model, "classes", None)
     if classes is None:
         raise ParameterError(f"label={label!r:.40}: the model has no classes; leave the label out")
+    names = list(getattr(model, "class_names", None) or ())
     wanted = list(label) if isinstance(label, tuple) else [label] * n
+    wanted = [names.index(value) if value in names else value for value in wanted]
     if len(wanted) != n:
         raise ParameterError(
             f"label: {len(wanted)} given for n={n} samples; give one number, or one for each"
@@ -160,5 +165,6 @@ def label_condition(model: Any, label: Any, n: int, device: Any) -> dict[str, An
     for i, value in enumerate(wanted):
         if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value < classes:
             where = f"label[{i}]" if isinstance(label, tuple) else "label"
-            raise ParameterError(f"{where}={value!r}: classes are 0 to {classes - 1}, -1 is any")
+            named = f", or {quoted(names, 'or')}" if names != [str(c) for c in range(len(names))] else ""
+            raise ParameterError(f"{where}={value!r}: classes are 0 to {classes - 1}{named}, -1 is any")
     return {"label": torch.tensor(wanted, dtype=torch.int64, device=device)}

@@ -30,6 +30,24 @@ def flatten(state: Any) -> Leaves:
     )
 
 
+def flatten_like(like: Any, state: Any) -> Leaves:
+    """Return the tensors of a state in the order of another, of which it must have the structure.
+
+    Raises:
+        StateError: Another structure: other keys, another length, something else than a tensor.
+    """
+    if isinstance(like, Tensor) and isinstance(state, Tensor):
+        return [state]
+    if isinstance(like, dict) and isinstance(state, dict) and like.keys() == state.keys():
+        return [leaf for key in like for leaf in flatten_like(like[key], state[key])]
+    if isinstance(like, (list, tuple)) and isinstance(state, (list, tuple)) and len(like) == len(state):
+        return [leaf for a, b in zip(like, state, strict=True) for leaf in flatten_like(a, b)]
+    if dataclasses.is_dataclass(like) and type(state) is type(like):
+        names = [f.name for f in dataclasses.fields(like)]
+        return [leaf for n in names for leaf in flatten_like(getattr(like, n), getattr(state, n))]
+    raise StateError(f"{_where(state)} has not the structure of {_where(like)}")
+
+
 def rebuild(like: Any, leaves: Sequence[Tensor]) -> Any:
     """Put leaves back into the shape of a nest."""
     if isinstance(like, Tensor):
@@ -120,13 +138,9 @@ def check_output(output: Any, x: Any, leaves: Leaves) -> Leaves:
             f"{tuple(x.shape)}, the denoised state"
         )
     try:
-        found = flatten(output)
+        found = flatten_like(x, output)
     except StateError as error:
-        raise DenoiserError(f"the denoiser returned {_where(output)}, which is no state") from error
-    if len(found) != len(leaves):
-        raise DenoiserError(
-            f"the denoiser returned a state of {len(found)} tensors; the one it was given has {len(leaves)}"
-        )
+        raise DenoiserError(f"the denoiser returned another structure than it was given: {error}") from error
     for i, (new, old) in enumerate(zip(found, leaves, strict=True)):
         if new.shape != old.shape or new.device != old.device:
             raise DenoiserError(

@@ -7,7 +7,7 @@ drive the same `Machine`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from .job import Job, checkpoint_of, choose_source, new_machine, resumed_job
 from .plans import Evaluate
 from .registry import get_sampler
 from .result import Checkpoint, own
-from .state import Leaves, all_finite, check_output, check_state, flatten, rebuild, total_of
+from .state import Leaves, all_finite, check_output, check_state, flatten, flatten_like, rebuild, total_of
 
 if TYPE_CHECKING:
     from .protocols import PathName, Process
@@ -59,19 +59,19 @@ class Stepper:
         noise: Any = None,
         process: Process | None = None,
     ) -> None:
-        sampler = get_sampler(sampler)
-        if sampler.needs:
+        solver: StepSampler = get_sampler(sampler)
+        if solver.needs:
             raise CapabilityError(
-                f"{sampler!r} needs the outputs {sorted(sampler.needs)} of a guided denoiser, which a host "
+                f"{solver!r} needs the outputs {sorted(solver.needs)} of a guided denoiser, which a host "
                 "that gives one model output at a time does not have"
             )
-        plan = sampler.plan(sigmas, path, process)
+        plan = solver.plan(sigmas, path, process)
         leaves = check_state(x)
         source = choose_source(seed, noise, leaves[0].shape[0])
         if getattr(source, "brownian", False):
             plan = plan.increments()
         job = Job(
-            sampler, repr(sampler), None, x, leaves, tuple(plan.levels), plan.path, process, plan, source, {}
+            solver, repr(solver), None, x, leaves, tuple(plan.levels), plan.path, process, plan, source, {}
         )
         self._start(job, 0)
 
@@ -98,7 +98,13 @@ class Stepper:
         return stepper
 
     def checkpoint(self) -> Checkpoint:
-        """The run as it stands, to save or to send elsewhere."""
+        """The run as it stands, to save or to send elsewhere.
+
+        Raises:
+            CapabilityError: A stage was edited, whose difference is still to be added to its step's end.
+        """
+        if self._edit is not None:
+            raise CapabilityError("a stage of this step was edited; take a checkpoint when the step is over")
         return checkpoint_of(self._job)
 
     @property
@@ -129,6 +135,8 @@ class Stepper:
         if self._call is None:
             raise ParameterError(f"this run is at its end: it has {self.plan.evaluations} model calls")
         op, machine = self._call, self._machine
+        output = check_output(denoised, self._job.x, machine.leaves(op.x))
+        self._look(output)
         seen = self._edited(x)
         if seen is not None and op.entry:
             machine.take_over(op.x, seen)
@@ -136,8 +144,6 @@ class Stepper:
             change = [new - old for new, old in zip(seen, machine.leaves(op.x), strict=True)]
             before = self._edit or [torch.zeros_like(leaf) for leaf in change]
             self._edit = [a + b for a, b in zip(before, change, strict=True)]
-        output = check_output(denoised, self._job.x, machine.leaves(op.x))
-        self._look(output)
         # The host may reuse its output's memory.
         machine.supply(op, [[leaf.clone() for leaf in output]])
         self._job.evaluations += 1
@@ -159,8 +165,8 @@ class Stepper:
 
     def _edited(self, x: Any) -> Leaves | None:
         """The state as the host changed it, or None; told by identity and torch's version counter."""
-        given = flatten(self.x if x is None else x)
-        if [_mark(leaf) for leaf in given] == self._handed:
+        given = flatten_like(self._job.x, self.x if x is None else x)
+        if all(mark.unchanged(leaf) for mark, leaf in zip(self._handed, given, strict=True)):
             return None
         return [
             leaf.clone() for leaf in check_output(rebuild(self._job.x, given), self._job.x, self._job.leaves)
@@ -173,6 +179,7 @@ class Stepper:
             call = machine.advance(self._ends[self.index])
             if call is None:
                 self._end_step()
+                self._job.finished = self.index + 1
                 if self.index + 1 == len(self._ends):
                     break
                 self.index += 1
@@ -181,7 +188,7 @@ class Stepper:
         self.sigma = float(self.plan.levels[-1] if call is None else call.sigma)
         register = self.plan.result if call is None else call.x
         self.x = own(self._job.x, machine.leaves(register))
-        self._handed = [_mark(leaf) for leaf in flatten(self.x)]
+        self._handed = [_Mark.of(leaf) for leaf in flatten(self.x)]
 
     def _end_step(self) -> None:
         end = self.plan.steps[self.index].end
@@ -191,6 +198,20 @@ class Stepper:
             self._edit = None
 
 
-def _mark(leaf: Tensor) -> tuple[int, float]:
-    """What changes when a tensor is replaced or written to; inference tensors have no version counter."""
-    return id(leaf), float(leaf.double().square().sum()) if leaf.is_inference() else leaf._version
+class _Mark(NamedTuple):
+    """A tensor that was handed out, and what tells whether it was written to since."""
+
+    leaf: Tensor
+    version: int
+    copy: Tensor | None
+
+    @classmethod
+    def of(cls, leaf: Tensor) -> _Mark:
+        """Mark a tensor; inference tensors have no version counter, so a copy is kept."""
+        return cls(leaf, -1, leaf.clone()) if leaf.is_inference() else cls(leaf, leaf._version, None)
+
+    def unchanged(self, leaf: Tensor) -> bool:
+        """Whether it is this tensor, as it was."""
+        if leaf is not self.leaf:
+            return False
+        return leaf._version == self.version if self.copy is None else torch.equal(leaf, self.copy)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import kdiff_core as kd
-from kdiff_core.errors import KdiffError, TraceError
+from kdiff_core.cli.facts import calls_per_step
+from kdiff_core.errors import KdiffError
 
 HOSTS = {
     "k_diffusion": "k-diffusion",
@@ -15,8 +16,6 @@ HOSTS = {
     "a1111": "A1111, Forge",
     "diffusers": "diffusers",
 }
-# Without a last step to 0, which takes one evaluation whatever the sampler.
-GRID = [10.0 * 0.7**i for i in range(13)]
 
 
 def _entries(kind: str, hosts: bool = False) -> list[Any]:
@@ -49,11 +48,8 @@ def _order(entry: Any, sampler: Any) -> str:
 
 
 def _evaluations(sampler: Any) -> str:
-    try:
-        count = sampler.plan(GRID).evaluations / (len(GRID) - 1)
-    except TraceError:
-        return "varies"
-    return f"{count:.2g}"
+    count = calls_per_step(sampler)
+    return "varies" if count is None else f"{count:.2g}"
 
 
 def _known_as(entry: Any) -> str:

@@ -14,10 +14,13 @@ from ..registry import KINDS, default_registry
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from ..registry import ResolvedEntry
 
 _PIPED_WIDTH = 200
+_GAP = 2  # between two columns
+_LEAST = 8  # of a column's width, where its words have to be cut
 Options = dict[str, Any]
 
 
@@ -41,19 +44,37 @@ def say_json(data: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], wrapped: Sequence[str] = ()) -> None:
-    """Print a table; only the `wrapped` columns may take several lines, the others end in an ellipsis."""
+    """Print a table. The `wrapped` columns share what the others leave; nothing is cut."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
-    for number, column in enumerate(columns):
-        inside = column in wrapped
-        style = "cyan" if number == 0 else None
-        found.add_column(column, no_wrap=not inside, overflow="fold" if inside else "ellipsis", style=style)
-    for row in rows:
-        found.add_row(*(value if isinstance(value, Text) else Text(_cell(value)) for value in row))
-    console().print(found)
+    out = console()
+    cells = [[v if isinstance(v, Text) else Text(_cell(v)) for v in row] for row in rows]
+    texts = [[Text(name), *(row[i] for row in cells)] for i, name in enumerate(columns)]
+    widths = _widths(texts, [name in wrapped for name in columns], out.width)
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    found.header_style = "bold"
+    for number, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        found.add_column(column, width=width, overflow="fold", style="cyan" if number == 0 else None)
+    for row in cells:
+        found.add_row(*row)
+    out.print(found)
+
+
+def _widths(columns: Sequence[Sequence[Text]], wrapped: Sequence[bool], total: int) -> list[int]:
+    """Return the width of each column: the longest cell, or for wrapped ones what room there is."""
+    widths = [max(text.cell_len for text in column) for column in columns]
+    words = [
+        max((len(word) for text in column for word in text.plain.split()), default=0) for column in columns
+    ]
+    excess = sum(widths) + _GAP * (len(widths) - 1) - total
+    # Down to the longest word, and where that does not do, through the words.
+    for least in (words, [_LEAST] * len(widths)):
+        while excess > 0 and (able := [i for i, w in enumerate(widths) if wrapped[i] and w > least[i]]):
+            widths[max(able, key=lambda i: widths[i])] -= 1
+            excess -= 1
+    return widths
 
 
 def _cell(value: Any) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any
 
+import attrs
 import typer
 
-from ..building import factory_of, parameters
+from ..building import added_options, factory_of, parameters
 from ..errors import ParameterError, UnknownNameError
 from ..names import nearest, quoted
 from ..registry import KINDS, ResolvedEntry, default_registry, get_sampler, get_schedule, parse_label
 from .console import complete, console, parse_options, provider, say, say_json, table
-from .listing import calls_per_step
+from .facts import calls_per_step, described
 
 _DECLARED = ("order", "order_smooth", "memory", "stochastic", "reaches_zero", "rises", "needs", "linear")
 # Where `kdiff plan` is told no range: that of Stable Diffusion, or a flow model's.
@@ -65,8 +66,6 @@ def _entries(name: str) -> list[ResolvedEntry]:
 
 def _show(entry: ResolvedEntry) -> None:
     """Print one entry."""
-    factory = factory_of(entry)
-    known = parameters(entry)
     console().print(f"[bold cyan]{entry.name}[/]  [dim]{entry.kind}, version {entry.version}[/]")
     say(entry.summary)
     facts = {
@@ -74,25 +73,49 @@ def _show(entry: ResolvedEntry) -> None:
         "provider": provider(entry),
         "id": entry.id,
         "other names": ", ".join(entry.aliases),
-        "source": _source(factory),
-        **(_declared(entry) if entry.kind == "sampler" else {}),
+        **_made_by(entry),
     }
     say()
     for label, value in facts.items():
         if value != "":
             say(f"  {label + ':':14} {value}")
+    try:
+        factory, known = factory_of(entry), parameters(entry)
+    except Exception:  # the facts have it
+        return
     say()
     if known:
-        table(
-            ["parameter", "type", "default"],
-            [_parameter(entry, p) for p in known.values()],
-            ["type", "default"],
-        )
+        heads = ["parameter", "type", "default"]
+        table(heads, [_parameter(entry, p) for p in known.values()], ["type", "default"])
     else:
         say("no parameters" if known == {} else "takes any parameters")
+    if entry.kind == "sampler":
+        _show_added(entry)
     if text := inspect.getdoc(factory):
         say()
         say(text)
+
+
+def _show_added(entry: ResolvedEntry) -> None:
+    """Print the options that a sampler gets from modifiers."""
+    rows = []
+    for name, added in added_options(entry, default_registry().list("modifier")).items():
+        modifier = default_registry().entry("modifier", name)
+        rows += [(*_parameter(modifier, parameter), name) for parameter in added.values()]
+    if rows:
+        say()
+        say("Modifiers add, and come with, these:")
+        say()
+        table(["parameter", "type", "default", "modifier"], rows, ["type", "default"])
+
+
+def _made_by(entry: ResolvedEntry) -> dict[str, Any]:
+    """Return the source, and what a sampler says of itself; of a broken one, what is wrong."""
+    try:
+        found = {"source": _source(factory_of(entry))}
+        return found | _declared(entry) if entry.kind == "sampler" else found
+    except Exception as error:
+        return {"broken": described(error)}
 
 
 def _declared(entry: ResolvedEntry) -> dict[str, Any]:
@@ -101,16 +124,31 @@ def _declared(entry: ResolvedEntry) -> dict[str, Any]:
     found = {key.replace("_", " "): getattr(sampler, key) for key in _DECLARED if hasattr(sampler, key)}
     shown = {key: ("yes" if v else "no") if isinstance(v, bool) else v for key, v in found.items()}
     shown["needs"] = ", ".join(sorted(shown.get("needs") or ())) or "nothing more"
-    return {**shown, "calls/step": f"{calls_per_step(sampler) or 0:g}", "is": repr(sampler)}
+    try:
+        calls = calls_per_step(sampler)
+        shown["calls/step"] = "known only from a run" if calls is None else f"{calls:g}"
+    except Exception as error:
+        shown |= {"calls/step": "?", "broken": described(error)}
+    return {**shown, "is": repr(sampler)}
 
 
 def _parameter(entry: ResolvedEntry, parameter: inspect.Parameter) -> tuple[str, str, str]:
     empty = inspect.Parameter.empty
-    kind = "" if parameter.annotation is empty else inspect.formatannotation(parameter.annotation).strip("'")
+    kind = parameter.annotation
+    if kind is empty:  # attrs leaves it out where a converter decides
+        kind = _field_types(entry).get(parameter.name, empty)
+    kind = "" if kind is empty or kind is None else inspect.formatannotation(kind).strip("'")
     default = entry.defaults.get(parameter.name, parameter.default)
     if type(default).__name__ == "_Nothing":
         return parameter.name, kind, "made when needed"
     return parameter.name, kind, "required" if default is empty else repr(default)
+
+
+def _field_types(entry: ResolvedEntry) -> dict[str, Any]:
+    factory = factory_of(entry)
+    if not inspect.isclass(factory) or not attrs.has(factory):
+        return {}
+    return {field.alias or field.name: field.type for field in attrs.fields(factory)}
 
 
 def _source(factory: Any) -> str:

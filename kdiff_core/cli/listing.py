@@ -1,24 +1,40 @@
-"""`kdiff samplers`, `schedules`, `denoisers`, `noise`, `plugins`: what there is."""
+"""`kdiff samplers`, `schedules`, ..., `plugins`: what there is, a command for each kind."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import KdiffError
-from ..registry import ResolvedEntry, default_registry, get_sampler
-from .console import provider, say_json, table
+from ..entry import HOOKS
+from ..registry import ResolvedEntry, default_registry
+from .console import console, provider, say, say_json, table
+from .facts import sampler_facts
 
-_STEPS = 10
+# Below this width the tables leave out what the JSON and `kdiff show` have too.
+_NARROW = 100
+_HELP = {
+    "schedule": "List the noise schedules.\n\nExample: `kdiff schedules`, then `kdiff show karras`.",
+    "modifier": "List what wraps a sampler.\n\nExample: `kdiff modifiers`, then `kdiff show churn`.",
+    "process": "List the noise processes that models were trained on.\n\nExample: `kdiff processes`",
+    "noise": "List the noise sources.\n\nExample: `kdiff noise --json`",
+    "denoiser": "List what can be sampled from.\n\nExample: `kdiff denoisers`, then `kdiff sample digits`.",
+    "model": "List the networks that plugins offer.\n\nExample: `kdiff models --json`",
+    "guidance": "List the kinds of guidance.\n\nExample: `kdiff guidance`, then `kdiff show cfg`.",
+}
 Hosts = Annotated[bool, typer.Option("--hosts", help="Also other names, and the hosts' own variants.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (samplers, schedules, denoisers, noise, plugins):
-        app.command(rich_help_panel="What there is")(command)
+    """Add the commands: `kdiff X` for each hook `kdiff_X`, as the refusals of unknown names say."""
+    panel = "What there is"
+    app.command(rich_help_panel=panel)(samplers)
+    for kind, text in _HELP.items():
+        name = HOOKS[kind].removeprefix("kdiff_")
+        app.command(name, help=text, rich_help_panel=panel)(_listing(kind))
+    app.command(rich_help_panel=panel)(plugins)
 
 
 def samplers(hosts: Hosts = False, as_json: AsJson = False) -> None:
@@ -26,37 +42,31 @@ def samplers(hosts: Hosts = False, as_json: AsJson = False) -> None:
 
     Example: `kdiff samplers --hosts` shows the names that other programs use for them.
     """
-    rows = [_sampler_row(entry) for entry in default_registry().list("sampler", hosts)]
+    rows = [_row(e) | sampler_facts(e) for e in default_registry().list("sampler", hosts)]
     if as_json:
         say_json(rows)
         return
-    heads = ["name", "order", "calls/step", "noise", "memory", "reference", "provider", "summary"]
-    keys = ["name", "order", "calls_per_step", "stochastic", "memory", "reference", "provider", "summary"]
-    _print(rows, heads, keys, hosts)
+    for row in rows:
+        if row["error"]:
+            row["summary"] = f"broken: {row['error']}"
+            row |= {key: "?" for key in ("order", "stochastic", "calls_per_step") if row[key] is None}
+    heads = {"order": "order", "calls_per_step": "calls", "stochastic": "noise"}
+    _print(rows, heads, hosts)
 
 
-def schedules(hosts: Hosts = False, as_json: AsJson = False) -> None:
-    """List the noise schedules.
+def _listing(kind: str) -> Callable[[bool, bool], None]:
+    """Return the command that lists a kind."""
 
-    Example: `kdiff schedules`, then `kdiff show karras` for the parameters of one.
-    """
-    _list("schedule", hosts, as_json)
+    def command(hosts: Hosts = False, as_json: AsJson = False) -> None:
+        rows = [_row(entry) for entry in default_registry().list(kind, hosts)]
+        if as_json:
+            say_json(rows)
+        elif rows:
+            _print(rows, {}, hosts)
+        else:
+            say(f"No installed plugin offers a {kind}.")
 
-
-def denoisers(hosts: Hosts = False, as_json: AsJson = False) -> None:
-    """List the models that can be sampled from.
-
-    Example: `kdiff denoisers`, then `kdiff sample digits`.
-    """
-    _list("denoiser", hosts, as_json)
-
-
-def noise(hosts: Hosts = False, as_json: AsJson = False) -> None:
-    """List the noise sources.
-
-    Example: `kdiff noise --json`
-    """
-    _list("noise", hosts, as_json)
+    return command
 
 
 def plugins(as_json: AsJson = False) -> None:
@@ -79,6 +89,7 @@ def plugins(as_json: AsJson = False) -> None:
             "import_ms": round(r.import_ms, 1),
             "offers": dict(r.counts),
             "error": r.error,
+            "traceback": r.traceback,
         }
         for r in records
     ]
@@ -86,7 +97,11 @@ def plugins(as_json: AsJson = False) -> None:
         say_json(rows)
         return
     heads = ["distribution", "version", "entry point", "state", "import ms", "offers"]
-    table(heads, [_plugin_cells(row) for row in rows])
+    table(heads, [_plugin_cells(row) for row in rows], wrapped=("entry point", "offers"))
+    for row in rows:
+        if row["traceback"]:
+            say(f"\n{row['entry_point']} = {row['module']}:")
+            say(row["traceback"].rstrip())
 
 
 def _plugin_cells(row: dict[str, Any]) -> list[Any]:
@@ -107,20 +122,26 @@ def _offers(row: dict[str, Any]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in row["offers"].items() if count)
 
 
-def _list(kind: str, hosts: bool, as_json: bool) -> None:
-    rows = [_row(entry) for entry in default_registry().list(kind, hosts)]
-    if as_json:
-        say_json(rows)
-        return
-    keys = ["name", "summary", "reference", "provider"]
-    _print(rows, keys, keys, hosts)
+def _print(rows: list[dict[str, Any]], more: dict[str, str], hosts: bool) -> None:
+    """Print a table of entries.
 
-
-def _print(rows: list[dict[str, Any]], heads: list[str], keys: list[str], hosts: bool) -> None:
+    Args:
+        rows: The entries.
+        more: Keys of a row and the heads of their columns, between the name and the text.
+        hosts: Whether other names are a column.
+    """
+    narrow = console().width < _NARROW
+    foreign = any(not row["builtin"] for row in rows)
+    heads = {"name": "name", **more}
     if hosts:
-        heads, keys = [*heads, "other names"], [*keys, "aliases"]
-    cells = [[", ".join(row[k]) if k == "aliases" else row[k] for k in keys] for row in rows]
-    table(heads, cells, wrapped=("summary", "reference", "other names"))
+        heads["aliases"] = "other names"
+    if not (narrow and hosts):
+        heads["reference"] = "reference"
+    if foreign or not narrow:
+        heads["distribution"] = "provider"
+    heads["summary"] = "summary"
+    cells = [[", ".join(row[k]) if k == "aliases" else row[k] for k in heads] for row in rows]
+    table([*heads.values()], cells, wrapped=("other names", "reference", "provider", "summary"))
 
 
 def _row(entry: ResolvedEntry) -> dict[str, Any]:
@@ -131,35 +152,7 @@ def _row(entry: ResolvedEntry) -> dict[str, Any]:
         "summary": entry.summary,
         "reference": entry.reference,
         "provider": provider(entry),
+        "distribution": entry.plugin.distribution,
+        "builtin": entry.plugin.builtin,
         "aliases": list(entry.aliases),
     }
-
-
-def _sampler_row(entry: ResolvedEntry) -> dict[str, Any]:
-    """Describe a sampler; one that cannot be built is listed all the same."""
-    row = {
-        **_row(entry),
-        "order": None,
-        "memory": None,
-        "stochastic": None,
-        "calls_per_step": None,
-        "error": "",
-    }
-    try:
-        sampler = get_sampler(entry.id)
-        row |= {key: getattr(sampler, key) for key in ("order", "memory", "stochastic")}
-        row["calls_per_step"] = calls_per_step(sampler)
-    except KdiffError as error:
-        row["error"] = str(error)
-    return row
-
-
-def calls_per_step(sampler: Any) -> float | None:
-    """Return the model calls of a step, from the plan on ten steps without the last, which goes to 0."""
-    levels = [10.0 * 0.6**i for i in range(_STEPS)]
-    try:
-        steps = [step for step in sampler.plan([*levels, 0.0]).steps if step.sigma_next > 0]
-    except KdiffError:
-        return None
-    calls = sum(type(op).__name__ == "Evaluate" for step in steps for op in step.ops)
-    return round(calls / max(1, len(steps)), 2)

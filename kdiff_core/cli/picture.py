@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ParameterError
-from ..files import write_whole
-from ..manifest import pillow
+from ..manifest import pillow, write_gif
 from ..path import as_path
 
 if TYPE_CHECKING:
@@ -57,7 +55,9 @@ def contact_sheet(setup: Setup, result: Result) -> Image:
     return _sheet(np.stack(states, 1).reshape(-1, *states[0].shape[1:]), len(states))
 
 
-def write_animation(file: Path, setup: Setup, result: Result, columns: int | None) -> int:
+def write_animation(
+    file: Path, setup: Setup, result: Result, columns: int | None, manifest: Mapping[str, Any]
+) -> int:
     """Write the grid at each level as a GIF, the samples staying for a while.
 
     Returns:
@@ -67,9 +67,7 @@ def write_animation(file: Path, setup: Setup, result: Result, columns: int | Non
     wide = min(columns or math.ceil(math.sqrt(len(states[0]))), len(states[0]))
     images = [_sheet(state, wide, _GIF_WIDTH).quantize(_GIF_COLOURS) for state in states]
     durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_MS]
-    data = io.BytesIO()
-    images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    write_whole(file, data.getvalue())
+    write_gif(file, images, manifest, duration=durations, loop=0)
     return len(images)
 
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ParameterError
+from .checks import check_file, check_options
 from .console import complete, console, parse_options, say
 
 if TYPE_CHECKING:
     from ..result import Result
+    from ..sample_job import SampleJob
     from ..setup import Setup
 
 _OUTPUTS = (".png", ".npz")
+_REPLAYED = (".png", ".npz", ".gif")
 _SHEETS = (".png", ".gif")
 
 
@@ -49,7 +52,10 @@ def sample(
         int, typer.Option(min=0, help="Sample i of a seed is the same whatever else there is.")
     ] = 0,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of samples.")] = 64,
-    label: Annotated[int | None, typer.Option("--class", help="Class of the samples. Default: any.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--class", help="Class of the samples, a number or a name. Default: any."),
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of the guidance to the class.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: where the model is.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the states.")] = "float32",
@@ -80,15 +86,18 @@ def sample(
     """  # fmt: skip
     from ..sample_job import SampleJob
 
+    for file, allowed in ((output, _OUTPUTS), (trajectory, _SHEETS), (save_plan, (".json",))):
+        check_file(file, allowed)
     given = parse_options(options or [])
+    check_options(given, model, sampler, schedule)
     job = SampleJob(
-        model, n, sampler, schedule, steps, seed, None, label, guidance, None, None, device, dtype,
+        model, n, sampler, schedule, steps, seed, None, _label(label), guidance, None, None, device, dtype,
         model_options=given["model"], sampler_options=given["sampler"], schedule_options=given["schedule"],
     )  # fmt: skip
-    setup = job.setup()
+    setup = _setup(job)
     output = _output(output, model, setup)
-    for file, allowed in ((output, _OUTPUTS), (trajectory, _SHEETS), (save_plan, (".json",))):
-        _check_file(file, allowed, setup)
+    check_file(output, _OUTPUTS)
+    _check_images(setup, output, trajectory)
     if trajectory is not None and trajectory.absolute() == output.absolute():
         raise ParameterError(f"--output and --trajectory are both {output}; give them different names")
     if save_plan is not None:
@@ -103,7 +112,7 @@ def sample(
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="A .png or .npz file that kdiff sample wrote.")],
+    file: Annotated[Path, typer.Argument(help="A .png, .npz or .gif file that kdiff sample wrote.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Default: FILE's name with -replay.")
     ] = None,
@@ -112,30 +121,33 @@ def replay(
 
     Example: `kdiff replay digits.png`
     """
-    from ..manifest import differences, read_manifest
+    from ..manifest import data_change, differences, read_manifest
     from ..sample_job import SampleJob
 
     manifest = read_manifest(file)
-    if file.suffix.lower() not in _OUTPUTS:
-        raise ParameterError(f"{file}: replay a .png or .npz file, which holds what to compare with")
     output = output or file.with_name(f"{file.stem}-replay{file.suffix}")
-    setup = SampleJob.from_manifest(manifest).setup()
     if output.suffix.lower() != file.suffix.lower():
         raise ParameterError(f"{output}: must be a {file.suffix} file, to be compared with {file}")
-    _check_file(output, _OUTPUTS, setup)
+    check_file(output, _REPLAYED)
+    setup = SampleJob.from_manifest(manifest).setup()
+    _check_images(setup, output)
     picture = manifest.get("picture") or {}
     sheet = picture.get("kind") == "trajectory"
     result, seconds = _run(setup, sheet)
-    _write_trajectory(output, setup, result, None) if sheet else _write(
-        output, setup, result, picture.get("columns")
-    )
-    equal = _same(file, output)
+    (_write_trajectory if sheet else _write)(output, setup, result, picture.get("columns"))
     say(f"wrote {output} in {seconds:.2f} s")
-    if equal:
-        console().print(f"[green]equal, bit for bit[/]: {file}")
+    if _same(file, output):
+        console().print(f"[green]equal, bit for bit[/]: {file}", soft_wrap=True)
+        if changed := data_change(manifest, setup):
+            say(f"though {changed}")
         return
-    console().print(f"[bold red]different[/]: {file}")
-    reasons = differences(manifest, setup)
+    _say_why(file, differences(manifest, setup))
+    raise typer.Exit(1)
+
+
+def _say_why(file: Path, reasons: list[str]) -> None:
+    """Say that a replay is not what was replayed, and what may be the cause."""
+    console().print(f"[bold red]different[/]: {file}", soft_wrap=True)
     say(
         "What has changed since:"
         if reasons
@@ -143,7 +155,24 @@ def replay(
     )
     for reason in reasons:
         say(f"  {reason}")
-    raise typer.Exit(1)
+
+
+def _label(text: str | None) -> int | str | None:
+    """Return a class by its number, or else by its name."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
+
+
+def _setup(job: SampleJob) -> Setup:
+    """Build the run; what is wrong with the class is said of the option that gave it."""
+    try:
+        return job.setup()
+    except ParameterError as error:
+        if found := re.match(r"label=(\S+?): ", str(error)):
+            raise ParameterError(f"--class {found[1]}: {str(error)[found.end() :]}") from error
+        raise
 
 
 def _output(output: Path | None, model: str, setup: Setup) -> Path:
@@ -156,18 +185,13 @@ def _output(output: Path | None, model: str, setup: Setup) -> Path:
     return Path(re.sub(r"[^\w.-]+", "-", model) + (".png" if image else ".npz"))
 
 
-def _check_file(file: Path | None, allowed: tuple[str, ...], setup: Setup) -> None:
-    """Refuse, before the model is called, a file that could not be written afterwards."""
-    if file is None:
-        return
-    if file.suffix.lower() not in allowed:
-        raise ParameterError(f"{file}: the name must end in {' or '.join(allowed)}")
-    if not file.absolute().parent.is_dir():
-        raise ParameterError(f"{file}: there is no folder {file.parent}")
-    if file.suffix.lower() in _SHEETS:
-        from .picture import require_image
+def _check_images(setup: Setup, *files: Path | None) -> None:
+    """Refuse, before the model is called, a picture of samples that are no images."""
+    from .picture import require_image
 
-        require_image(setup, file)
+    for file in files:
+        if file is not None and file.suffix.lower() in _SHEETS:
+            require_image(setup, file)
 
 
 def _run(setup: Setup, trajectory: bool) -> tuple[Result, float]:
@@ -206,10 +230,10 @@ def _write_trajectory(file: Path, setup: Setup, result: Result, columns: int | N
     from ..manifest import manifest_of, write_png
     from . import picture
 
+    manifest = manifest_of(setup, result, picture={"kind": "trajectory", "columns": columns})
     if file.suffix.lower() == ".gif":
-        return f"{file} ({picture.write_animation(file, setup, result, columns)} frames)"
-    how = {"kind": "trajectory"}
-    write_png(file, picture.contact_sheet(setup, result), manifest_of(setup, result, picture=how))
+        return f"{file} ({picture.write_animation(file, setup, result, columns, manifest)} frames)"
+    write_png(file, picture.contact_sheet(setup, result), manifest)
     return str(file)
 
 
@@ -243,19 +267,32 @@ def _same(file: Path, other: Path) -> bool:
             with np.load(place, allow_pickle=False) as stored:
                 return stored["samples"]
         with pillow().open(place) as image:
-            return np.asarray(image.convert("RGB"))
+            frames = range(getattr(image, "n_frames", 1))
+            return np.stack([_frame(image, number) for number in frames])
 
     a, b = content(file), content(other)
     return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
+
+
+def _frame(image: Any, number: int) -> Any:
+    """Return the pixels of one frame of a picture."""
+    import numpy as np
+
+    image.seek(number)
+    return np.asarray(image.convert("RGB"))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _report(setup: Setup, result: Result, seconds: float, written: list[str]) -> None:
     """Say what was made, how, and how to make it again."""
     schedule = setup.schedule_name if isinstance(setup.schedule_name, str) else repr(setup.schedule)
     console().print(f"[green]wrote[/] {', '.join(written)}", soft_wrap=True)
-    n = setup.job.n
     say(
-        f"{n} sample{'s' * (n > 1)} of {setup.job.model}: sampler {setup.sampler_name}, schedule {schedule}, "
-        f"{setup.grid.steps} steps, {result.evaluations} evaluations, seed {setup.job.seed}, {seconds:.2f} s"
+        f"{_counted(setup.job.n, 'sample')} of {setup.job.model}: sampler {setup.sampler_name}, "
+        f"schedule {schedule}, {_counted(setup.grid.steps, 'step')}, "
+        f"{_counted(result.evaluations, 'evaluation')}, seed {setup.job.seed}, {seconds:.2f} s"
     )
     say(f"kdiff replay {written[0]}  makes the same bits again")

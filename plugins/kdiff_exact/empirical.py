@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -92,7 +94,16 @@ class EmpiricalDenoiser:
                 f"{name}: sigma_min={self.sigma_min}, sigma_max={self.sigma_max} are no range of levels; "
                 f"needed: 0 < sigma_min < sigma_max{' <= 1 on the flow path' if highest == 1 else ''}"
             )
+        self.replay_options: dict[str, Any] = {}
         self._cache: dict[tuple[torch.device, torch.dtype, int], torch.Tensor] = {}
+
+    @property
+    def data_sha256(self) -> str:
+        """Hash of the points and their classes, by which a replay knows that they are the same."""
+        found = hashlib.sha256(f"{self._points.dtype} {(len(self._points), *self.sample_shape)}".encode())
+        found.update(self._points.numpy().tobytes())
+        found.update(b"" if self._labels is None else self._labels.numpy().tobytes())
+        return found.hexdigest()
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **cond: Any) -> torch.Tensor:
         """Return the posterior mean.
@@ -254,7 +265,7 @@ def empirical(
         raise ParameterError(
             f"empirical: labels= was given, but {data!r} has labels of its own; give only one"
         )
-    return EmpiricalDenoiser(
+    denoiser = EmpiricalDenoiser(
         found.data,
         labels=found.labels if labels is None else labels,
         smoothing=smoothing,
@@ -264,3 +275,7 @@ def empirical(
         value_range=found.value_range,
         class_names=found.class_names,
     )
+    if isinstance(data, str | PathLike):
+        # What a manifest records in place of a path that depends on the folder one is in.
+        denoiser.replay_options = {"data": str(Path(data).expanduser().resolve())}
+    return denoiser

@@ -17,7 +17,7 @@ from PIL import Image
 import kdiff_core as kd
 from kdiff_core.cli import main
 from kdiff_core.cli.console import parse_options
-from kdiff_core.cli.listing import calls_per_step
+from kdiff_core.cli.facts import calls_per_step
 from kdiff_core.errors import ParameterError, UnknownNameError
 from kdiff_core.manifest import manifest_of, read_manifest, write_npz, write_png
 from kdiff_core.sample_job import SampleJob

@@ -741,7 +741,7 @@ def test_switches_act_before_the_import(install, monkeypatch, switch, value, arg
 def test_blocked_plugins_are_named(install):
     """An unknown name tells of the plugin that is blocked, and by what."""
     install("good", offers("fine"))
-    with pytest.raises(UnknownNameError, match=r"good 1.2 .* is blocked: blocked by KDIFF_BLOCK"):
+    with pytest.raises(UnknownNameError, match=r"good 1.2 .* is blocked by KDIFF_BLOCK"):
         Registry(block=["good"]).entry("sampler", "fine")
 
 
