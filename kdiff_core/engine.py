@@ -102,13 +102,14 @@ def _plan_steps(job: Job) -> Iterator[Done]:
     if job.wants_states:
         machine.hold_states()
     until, registers = 0, machine.registers
+    advance, supply, evaluate = machine.advance, machine.supply, job.evaluate
     for index, step in enumerate(job.plan.steps):
         until += len(step.ops)
         if index < job.finished:
             continue
         job.step = index
-        while (op := machine.advance(until)) is not None:
-            machine.supply(op, job.evaluate(registers[op.x], op.sigma, op.outputs))
+        while (op := advance(until)) is not None:
+            supply(op, evaluate(registers[op.x], op.sigma, op.outputs))
             job.evaluations += 1
         job.finished = index + 1
         seen = None

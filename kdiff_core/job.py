@@ -59,6 +59,13 @@ class Job:
     machine: Machine | None = None
     origin: Checkpoint | None = None
     finished: int = 0
+    like: tuple[Any, ...] = ()
+    versioned: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        first = self.leaves[0]
+        self.like = (first.shape, first.dtype, first.device) if self.x is first else ()
+        self.versioned = not (first.is_inference() or torch.is_inference_mode_enabled())
 
     @property
     def total(self) -> int:
@@ -87,14 +94,17 @@ class Job:
             self.refuse_non_finite(leaves, f"the state at sigma={sigma:.6g}")
         x = rebuild(self.x, leaves)
         first = leaves[0]
-        version = -1 if first.is_inference() else first._version
+        version = first._version if self.versioned else 0
         level = self.sigmas[self.evaluations] if self.sigmas else self.level(sigma)
         if outputs == ("denoised",):
-            found = [check_output(self.denoiser(x, level, **self.cond), x, leaves)]
+            output = self.denoiser(x, level, **self.cond)
+            # The usual case, first: a tensor like the state, which is a tensor.
+            usual = output.__class__ is Tensor and (output.shape, output.dtype, output.device) == self.like
+            found = [[output] if usual else check_output(output, x, leaves)]
         else:
             answer = self.denoiser.predict(x, level, **self.cond)
             found = [check_output(getattr(answer, name), x, leaves) for name in outputs]
-        if version >= 0 and first._version != version:
+        if self.versioned and first._version != version:
             raise DenoiserError(
                 "the denoiser changed its input in place; the sampler still needs it: work on x.clone()"
             )

@@ -96,7 +96,8 @@ class Machine:
         self.owned: set[int] = set()
         self.recording = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
         self._pool: list[Leaves] = []
-        self._outputs: dict[int, set[int]] = {}
+        self._outputs: dict[int, list[int]] = {}
+        self._addresses: set[int] = set()
         self.busy = False
         self._hold: set[int | None] = set()
         self._held: list[int] = []
@@ -132,21 +133,22 @@ class Machine:
     def supply(self, op: Evaluate, outputs: list[Leaves]) -> None:
         """Take the outputs of the model call that `advance` returned."""
         self.busy = True
-        outs, x, *_ = op
-        registers, known = self.registers, self._outputs
+        x, registers, live = op.x, self.registers, self._addresses
         if x in self.owned and (_OWN_USES < 0 or _uses(registers[x]) > _OWN_USES * self.width):
             self.owned.discard(x)  # the model kept it, or returned it
-        earlier = tuple(known.values()) if known else ()
-        for register, leaves in zip(outs, outputs, strict=True):
-            addresses = {leaf.data_ptr() for leaf in leaves}
-            if any(addresses & used for used in earlier):  # history is lost: stay busy, no checkpoint
+        for register, leaves in zip(op.outs, outputs, strict=True):
+            found = self._outputs[register] = [leaf.data_ptr() for leaf in leaves]
+            if not live.isdisjoint(found):  # history is lost: stay busy, so that there is no checkpoint
                 raise DenoiserError(
                     "the denoiser returned the memory of its earlier output, which the sampler still needs; "
                     "return a fresh tensor, for example output.clone()"
                 )
-            known[register] = addresses
             registers[register] = leaves
-            self._record_if_needed(leaves)
+            for leaf in leaves:
+                if leaf.requires_grad:
+                    self._record_if_needed(leaves)
+        for register in op.outs:
+            live.update(self._outputs[register])
         if ends := self.program.code[self.position][2]:
             self._free(ends)
         self.position += 1
@@ -196,17 +198,18 @@ class Machine:
 
     def _combine(self, register: int, update: Update, ends: tuple[int, ...]) -> None:
         chain, sources, over = update
-        operands: list[Leaves] = [self.registers[r] for r in sources]
+        registers = self.registers
         if self.recording:
-            result = [combine_recorded(chain, parts) for parts in zip(*operands, strict=True)]
+            operands = zip(*(registers[r] for r in sources), strict=True)
+            result = [combine_recorded(chain, parts) for parts in operands]
         else:
-            result = self._buffer(over, operands[0])
+            result = self._buffer(over, registers[sources[0]])
             for i, target in enumerate(result):
-                combine(chain, [leaves[i] for leaves in operands], target)
+                combine(chain, [registers[r][i] for r in sources], target)
         self.owned.add(register)
         if ends:
             self._free(ends)
-        self.registers[register] = result
+        registers[register] = result
 
     def _buffer(self, over: tuple[int, ...], like: Leaves) -> Leaves:
         """Memory for a result: an operand's that ends here, a freed one's, or new."""
@@ -230,14 +233,14 @@ class Machine:
         for register in ends:
             if hold and register in hold:
                 self._held.append(register)
-                self._outputs.pop(register, None)
+                self._addresses.difference_update(self._outputs.pop(register, ()))
             else:
                 self._release(register)
 
     def _release(self, register: int) -> None:
         leaves, self.registers[register] = self.registers[register], None
         if register not in self.owned:
-            self._outputs.pop(register, None)
+            self._addresses.difference_update(self._outputs.pop(register, ()))
             return
         self.owned.discard(register)
         if not self.recording and leaves is not None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from attrs import field, frozen
 from attrs.converters import optional
@@ -97,9 +97,10 @@ class SampleJob:
     def __attrs_post_init__(self) -> None:
         at_least_one("n", self.n, "samples")
         at_least_one("steps", self.steps, "steps")
-        if isinstance(self.index, int):
+        numbers = self.index if isinstance(self.index, tuple) else () if self.index is None else ("",)
+        if not all(isinstance(number, SupportsIndex) for number in numbers):
             raise ParameterError(
-                f"index={self.index}: give a list, one number for each sample: n=1, index=[7]"
+                f"index={self.index!r:.60}: give a list, one number for each sample: n=1, index=[7]"
             )
 
     @classmethod
