@@ -17,6 +17,7 @@ from .machine import Machine
 from .noise import KeyedNoise, noise_from
 from .path import as_path
 from .plans import Evaluate, Plan
+from .registry import default_registry
 from .result import Checkpoint
 from .sampler import StepSampler
 from .state import Leaves, all_finite, check_output, check_state, rebuild
@@ -123,8 +124,8 @@ class Job:
         """Raise `NonFiniteError` naming the place."""
         if not all(all_finite(leaf) for leaf in leaves):
             raise NonFiniteError(
-                f"{what} is NaN or infinite in {self.where()}, evaluation {self.evaluations}; the sampler is "
-                f"from {_provider(self.sampler)}"
+                f"{what} is NaN or infinite in {self.where()}, after {self.evaluations} evaluations; the "
+                f"sampler is from {_provider(self.sampler)}"
             )
 
 
@@ -240,9 +241,11 @@ def resumed_job(
 
 
 def _provider(sampler: Any) -> str:
-    """Package and distribution of a sampler, for messages."""
-    from importlib.metadata import packages_distributions
-
-    package = type(sampler).__module__.partition(".")[0]
-    owners = packages_distributions().get(package, ())
-    return f"{package} ({', '.join(sorted(set(owners)))})" if owners else package
+    """Distribution and version that a sampler comes from, or its package, for messages."""
+    module = type(sampler).__module__
+    for entry in default_registry().list("sampler", hosts=True):
+        factory = entry.factory
+        place = factory.partition(":")[0] if isinstance(factory, str) else getattr(factory, "__module__", "")
+        if place == module:
+            return f"{entry.plugin.distribution} {entry.plugin.version}"
+    return module.partition(".")[0]

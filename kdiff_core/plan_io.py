@@ -14,8 +14,8 @@ _VERSION = 1
 def plan_table(plan: Plan) -> str:
     """One line for each operation, under a line for each step."""
     lines = [
-        f"{plan.sampler} on the {plan.path.name} path: {len(plan.steps)} steps, "
-        f"{plan.evaluations} evaluations, {len(plan.noises)} noises, "
+        f"{plan.sampler} on the {plan.path.name} path: {_count(len(plan.steps), 'step')}, "
+        f"{_count(plan.evaluations, 'evaluation')}, {_count(len(plan.noises), 'noise')}, "
         f"{plan.buffers} states alive at most, {plan.operands} operands at most"
     ]
     for step in plan.steps:
@@ -23,6 +23,10 @@ def plan_table(plan: Plan) -> str:
         lines.append(f"step {step.index}: sigma {step.sigma:.6g}{hat} -> {step.sigma_next:.6g}")
         lines.extend(f"  {_line(op)}" for op in step.ops)
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _line(op: Op) -> str:

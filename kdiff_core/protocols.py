@@ -25,12 +25,13 @@ class Denoiser(Protocol):
 
     A plain function is a denoiser on the VE path. Optional attributes say more: ``path`` (``"ve"`` or
     ``"flow"``); ``process`` (the `Process` it was trained on, which then gives schedules their range);
-    ``sigma_min``, ``sigma_max`` (the levels it was made for, where it has no process); ``sample_shape`` (a
-    sample's shape without `B`); ``value_range`` (the data's lowest and highest value); ``classes`` (their
-    number; the condition is then ``label``, a ``(B,)`` int64 tensor with -1 for "any"); ``class_names`` (a
-    name for each class); ``data_sha256`` and ``replay_options`` (a hash of what it was made from, and options
-    in place of those it was made with, such as an absolute path: what a manifest records). A guided denoiser
-    also has ``predict(x, sigma, **cond)``, whose result has ``.denoised`` (guided), ``.cond`` and ``.uncond``.
+    ``sigma_min``, ``sigma_max`` (the levels it was made for, where it has no process); ``sample_shape``
+    (a sample's shape without `B`); ``value_range`` (the data's lowest and highest value); ``classes``
+    (their number; the condition is then ``label``, a ``(B,)`` int64 tensor with -1 for "any");
+    ``class_names`` (a name for each class); ``data_sha256`` and ``replay_options`` (a hash of what it was
+    made from, and options in place of those it was made with, such as an absolute path: what a manifest
+    records). A guided denoiser also has ``predict(x, sigma, **cond)``, whose result has ``.denoised``
+    (guided), ``.cond`` and ``.uncond``.
     """
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **cond: Any) -> torch.Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,9 +19,14 @@ import kdiff_core as kd
 from kdiff_core.cli import main
 from kdiff_core.cli.console import parse_options
 from kdiff_core.cli.facts import calls_per_step
+from kdiff_core.entry import HOOKS
 from kdiff_core.errors import ParameterError, UnknownNameError
+from kdiff_core.files import write_whole
 from kdiff_core.manifest import manifest_of, read_manifest, write_npz, write_png
+from kdiff_core.registry import KINDS
 from kdiff_core.sample_job import SampleJob
+
+COMMANDS = [hook.removeprefix("kdiff_") for hook in HOOKS.values()]
 
 
 @pytest.fixture
@@ -35,6 +41,30 @@ def kdiff(capsys, monkeypatch, tmp_path):
         return (left.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry of its own in place of the default one."""
+    found = kd.Registry()
+    monkeypatch.setattr("kdiff_core.registry._default", found)
+    return found
+
+
+@frozen
+class Buggy(kd.StepSampler):
+    """A sampler whose step divides by zero."""
+
+    def step(self, ctx, x, sigma, sigma_next):
+        return x * (1 / 0)
+
+
+class Bugs:
+    """A plugin of samplers with bugs."""
+
+    @kd.hookimpl
+    def kdiff_samplers(self):
+        return [kd.Entry("buggy", Buggy), kd.Entry("gone", "kdiff_no_such_module:Sampler")]
 
 
 def tiles(file, columns, rows):
@@ -126,6 +156,7 @@ def test_trajectories(kdiff):
     """The way from noise has as many frames or columns as levels, and the sheet replays."""
     status, out, _ = kdiff("sample", "-n", 9, "--steps", 6, "-s", "euler_ancestral", "--trajectory", "t.gif")
     assert (status, "7 frames" in out) == (0, True)
+    assert kdiff("replay", "t.gif")[0] == 0
     with Image.open("t.gif") as animation:
         assert animation.n_frames == 7
         animation.seek(6)
@@ -141,6 +172,8 @@ def test_the_plan_is_saved(kdiff):
     assert kdiff("sample", "-n", 1, "--steps", 4, "-s", "heun", "--save-plan", "p.json")[0] == 0
     plan = kd.Plan.from_dict(json.loads(Path("p.json").read_text()))
     assert plan.evaluations == 7
+    status, _, err = kdiff("replay", "p.json")
+    assert (status, "is a plan" in err) == (2, True)
 
 
 def test_the_models_own_file_name(kdiff):
@@ -175,6 +208,13 @@ def test_samples_that_are_no_images(kdiff):
         (["sample", "--set", "clock.foo=1"], "key=value"),
         (["sample", "-o", "x.jpg"], ".png or .npz"),
         (["sample", "-o", "nowhere/x.png"], "no folder"),
+        (["sample", "-o", "/"], "is a folder"),
+        (["sample", "--save-plan", "nowhere/p.json"], "no folder"),
+        (["sample", "empirical"], "empirical needs data: give it with --set model.data=FOLDER"),
+        (["sample", "empirical", "--set", "data=imgs"], "did you mean --set model.data=imgs"),
+        (["sample", "--set", "rho=5"], "did you mean --set schedule.rho=5"),
+        (["sample", "--class", "10"], "--class 10: classes are 0 to 9"),
+        (["sample", "--class", "cat"], "--class 'cat': classes are 0 to 9"),
         (["sample", "-o", "x.png", "--trajectory", "x.png"], "different names"),
         (["sample", "--trajectory", "x.mp4"], ".png or .gif"),
         (["sample", "--steps", "0"], "--steps"),
@@ -182,7 +222,7 @@ def test_samples_that_are_no_images(kdiff):
         (["sample", "--device", "nowhere"], "device='cpu'"),
         (["sample", "--dtype", "int8"], "dtype='int8'"),
         (["replay", "none.png"], "No such file"),
-        (["replay", "none.jpg"], ".png, .npz or .json"),
+        (["replay", "none.jpg"], ".png, .npz or .gif"),
         (["show", "eulr"], "did you mean 'euler'"),
         (["show", "euler", "--kind", "schedule"], "no schedule 'euler'"),
         (["show", "euler", "--kind", "thing"], "no kind 'thing'"),
@@ -247,13 +287,135 @@ def test_samplers(kdiff):
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [("schedules", "karras"), ("denoisers", "digits-exact"), ("noise", "keyed")]
+    ("command", "name"),
+    [
+        ("schedules", "karras"),
+        ("denoisers", "digits-exact"),
+        ("noise", "keyed"),
+        ("processes", "sd"),
+        ("modifiers", "churn"),
+        ("guidance", "cfg"),
+    ],
 )
 def test_other_listings(kdiff, command, name):
     """Every kind is listed as a table and as JSON."""
     assert name in kdiff(command)[1]
     status, out, _ = kdiff(command, "--json")
     assert (status, name in {row["name"] for row in json.loads(out)}) == (0, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_the_command_that_refusals_name(kdiff, kind):
+    """What the refusal of an unknown name says to run lists the kind."""
+    with pytest.raises(UnknownNameError) as caught:
+        kd.default_registry().entry(kind, "no such thing")
+    command = re.search(r"`kdiff (\w+)` lists them", str(caught.value))[1]
+    status, out, _ = kdiff(command)
+    assert (status, bool(out)) == (0, True)
+    assert len(json.loads(kdiff(command, "--json")[1])) == len(kd.default_registry().list(kind))
+
+
+@pytest.mark.parametrize("columns", ["80", "40"])
+@pytest.mark.parametrize("command", [*COMMANDS, "plugins"])
+def test_narrow_terminals_cut_nothing(kdiff, monkeypatch, command, columns):
+    """Nothing ends in an ellipsis; on 80 columns no line is longer than that, and names are whole."""
+    monkeypatch.setenv("COLUMNS", columns)
+    for hosts in ((), ("--hosts",)) if command != "plugins" else ((),):
+        _, out, _ = kdiff(command, *hosts)
+        assert "\N{HORIZONTAL ELLIPSIS}" not in out
+        if columns == "80":
+            assert max(map(len, out.splitlines())) <= 80
+            rows = json.loads(kdiff(command, *hosts, "--json")[1])
+            column = {line.split()[0] for line in out.splitlines() if line[:1].strip()}
+            assert {row.get("name", "kdiff-core") for row in rows} <= column
+    if command == "samplers" and columns == "80":
+        head = kdiff(command)[1].splitlines()[0].split()
+        assert head == ["name", "order", "calls", "noise", "reference", "summary"]
+    if command == "plugins" and columns == "80":
+        assert out.count(" ok ") == len(kd.list_plugins())
+
+
+def test_a_broken_sampler_costs_its_own_line_only(kdiff, registry):
+    """A sampler with a bug in its step is listed and shown with its error, the others as ever."""
+    registry.register(Bugs(), "bugs")
+    status, out, _ = kdiff("samplers")
+    (line,) = [line for line in out.splitlines() if line.startswith("buggy")]
+    assert (status, "?" in line, "broken: ZeroDivisionError" in line) == (0, True, True)
+    listed = {line.partition(" ")[0] for line in out.splitlines()}
+    assert {entry.name for entry in registry.list("sampler")} <= listed
+    rows = {row["name"]: row for row in json.loads(kdiff("samplers", "--json")[1])}
+    assert "ZeroDivisionError" in rows["buggy"]["error"]
+    assert (rows["buggy"]["calls_per_step"], rows["heun"]["calls_per_step"]) == (None, 2)
+    assert "ModuleNotFoundError" in rows["gone"]["error"]
+    for name, error in (("buggy", "ZeroDivisionError"), ("gone", "ModuleNotFoundError")):
+        status, out, _ = kdiff("show", name)
+        assert (status, error in out) == (0, True)
+
+
+def test_show_lists_what_modifiers_add(kdiff):
+    """A one-step sampler is shown with the options of the modifiers; one with memory refuses those."""
+    out = kdiff("show", "heun")[1]
+    line = next(line for line in out.splitlines() if line.startswith("s_churn"))
+    assert line.split() == ["s_churn", "float", "0.0", "churn"]
+    assert "s_churn" not in kdiff("show", "dpmpp_2m")[1]
+    assert "s_churn" not in kdiff("sample", "--set", "foo=1")[2]
+    assert "s_churn" in kdiff("sample", "-s", "heun", "--set", "foo=1")[2]
+
+
+def test_one_of_each_is_not_plural(kdiff):
+    """One sample in one step."""
+    out = kdiff("sample", "-n", 1, "--steps", 1)[1]
+    assert "1 sample of digits" in out
+    assert "1 step, 1 evaluation," in out
+
+
+def test_an_unwritable_folder_is_refused_first(kdiff, monkeypatch):
+    """A folder that cannot be written to is refused before the model is built."""
+    Path("locked").mkdir()
+    monkeypatch.setattr("os.access", lambda *args: False)
+    status, _, err = kdiff("sample", "nothing-of-the-kind", "-o", "locked/x.png")
+    assert (status, "locked/x.png: the folder locked cannot be written to" in err) == (2, True)
+
+
+def test_errors_of_writing_name_the_users_file(tmp_path):
+    """What the system refuses is said of the name that was given, and nothing is left behind."""
+    (tmp_path / "x").mkdir()
+    for place in (tmp_path / "x", tmp_path / "no" / "y.png"):
+        with pytest.raises(OSError, match=r"'$") as caught:
+            write_whole(place, b"data")
+        assert caught.value.filename == str(place)
+    assert [place.name for place in tmp_path.iterdir()] == ["x"]
+
+
+def test_the_data_of_a_replay(kdiff, monkeypatch):
+    """Data is found from any folder, and a replay says so when it has changed."""
+    for name, level in (("cat", 0), ("dog", 200)):
+        Path("data", name).mkdir(parents=True)
+        Image.new("L", (4, 4), level).save(Path("data", name, "a.png"))
+    args = ("-n", 2, "--steps", 3, "--set", "model.data=data", "--class", "dog", "-o", "x.png")
+    assert kdiff("sample", "empirical", *args)[0] == 0
+    assert read_manifest("x.png")["label"] == "dog"
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert kdiff("replay", "../x.png")[0] == 0
+    Image.new("L", (4, 4), 90).save(Path("..", "data", "dog", "a.png"))
+    status, out, _ = kdiff("replay", "../x.png")
+    assert (status, "the data of the model has changed" in out) == (1, True)
+
+
+def test_manifests_are_strict_json(kdiff):
+    """No NaN and no Infinity, also where an option is infinite; it replays."""
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    more = ("--set", "s_churn=5", "--set", "s_tmax=inf")
+    assert kdiff("sample", "-n", 1, "--steps", 3, "-s", "heun", *more)[0] == 0
+    with Image.open("digits.png") as image:
+        image.load()
+        found = json.loads(image.text["kdiff"], parse_constant=refuse)
+    assert found["sampler"]["parameters"]["s_tmax"] == "inf"
+    assert kdiff("replay", "digits.png")[0] == 0
 
 
 def test_plugins(kdiff):
@@ -278,6 +440,11 @@ def test_a_broken_plugin_takes_one_line(kdiff, monkeypatch):
     assert (status, err, len(out.splitlines())) == (0, "", 3)
     assert "broken" in out
     assert "no module named moon" in out
+    traced = evolve(broken, traceback="Traceback\n  where it is\nImportError\n")
+    monkeypatch.setattr(Registry, "plugins", lambda self: [traced])
+    out = kdiff("plugins")[1]
+    assert out.splitlines()[3:] == ["", "bad = kdiff_bad:", *traced.traceback.splitlines()]
+    assert json.loads(kdiff("plugins", "--json")[1])[0]["traceback"] == traced.traceback
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in kd.list_samplers(hosts=True)])
@@ -321,9 +488,7 @@ def test_plan(kdiff):
     assert kd.Plan.from_dict(json.loads(out)) == kd.plan("lms", expected)
 
 
-@pytest.mark.parametrize(
-    "command", ["sample", "replay", "samplers", "schedules", "denoisers", "noise", "show", "plan", "plugins"]
-)
+@pytest.mark.parametrize("command", ["sample", "replay", "show", "plan", "plugins", *COMMANDS])
 def test_help_teaches_by_example(kdiff, command):
     """Every command has a help with an example."""
     status, out, _ = kdiff(command, "--help")

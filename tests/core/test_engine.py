@@ -131,7 +131,7 @@ def test_a_non_finite_output_is_located(bad, sampler):
         sampler(breaks, state(), GRID, seed=0)
     name = type(sampler).__name__
     assert name in str(caught.value)
-    assert "kdiff_samplers" in str(caught.value)
+    assert "kdiff-core" in str(caught.value)
     assert "step" in str(caught.value)
 
 
