@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import CapabilityError, GridError, ParameterError, TraceError
 from .grid import Grid
 from .path import Path, as_path, path_grid, path_levels
-from .plans import Plan, trace
+from .plans import Plan
+from .tracing import trace
 
 if TYPE_CHECKING:
     from .context import StepContext

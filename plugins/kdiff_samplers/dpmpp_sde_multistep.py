@@ -26,7 +26,20 @@ def _sde_step(ctx: StepContext, x: Any, denoised: Any, sigma: float, to: float, 
 
 
 @frozen
-class DPMpp2MSDE(StepSampler):
+class _ReverseSDE(StepSampler):
+    """The noise of both samplers."""
+
+    eta: float = field(default=1.0, converter=float, validator=not_negative)
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any noise is added."""
+        return self.eta > 0
+
+
+@frozen
+class DPMpp2MSDE(_ReverseSDE):
     """DPM-Solver++(2M) for the reverse SDE: order 2 without noise, one evaluation a step.
 
     Lu et al. 2022, arXiv:2211.01095, Appendix F; the noise share `eta` and both forms of the correction
@@ -39,8 +52,6 @@ class DPMpp2MSDE(StepSampler):
             log-SNR).
     """
 
-    eta: float = field(default=1.0, converter=float, validator=not_negative)
-    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
     solver_type: str = field(default="midpoint", validator=one_of("midpoint", "heun"))
 
     memory = 1
@@ -49,11 +60,6 @@ class DPMpp2MSDE(StepSampler):
     def order(self) -> int:
         """Order 1 with noise, 2 without."""
         return 1 if self.eta else 2
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether any noise is added."""
-        return self.eta > 0
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The exact step for a constant D, and a correction for its slope in log-SNR."""
@@ -70,7 +76,7 @@ class DPMpp2MSDE(StepSampler):
 
 
 @frozen
-class DPMpp3MSDE(StepSampler):
+class DPMpp3MSDE(_ReverseSDE):
     """DPM-Solver++(3M) for the reverse SDE, one evaluation a step.
 
     k-diffusion's multistep form (Lu et al. 2022, arXiv:2211.01095, Appendix B, with noise). The published
@@ -84,8 +90,6 @@ class DPMpp3MSDE(StepSampler):
         corrected: Whether to take the right quadratic term.
     """
 
-    eta: float = field(default=1.0, converter=float, validator=not_negative)
-    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
     corrected: bool = field(default=False, validator=one_of(False, True))
 
     memory = 2
@@ -94,11 +98,6 @@ class DPMpp3MSDE(StepSampler):
     def order(self) -> int:
         """Order 1 with noise; without it 2 as published, 3 corrected."""
         return 1 if self.eta else 3 if self.corrected else 2
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether any noise is added."""
-        return self.eta > 0
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The exact step for a constant D, and corrections for its first two derivatives in log-SNR."""

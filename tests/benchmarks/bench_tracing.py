@@ -18,7 +18,7 @@ from peers import Problem
 import kdiff_core as kd
 from kdiff_core.errors import KdiffError
 from kdiff_core.path import VE
-from kdiff_core.plans import trace
+from kdiff_core.tracing import trace
 
 STEPS = 50
 # Samplers whose weights are integrals without a closed form.

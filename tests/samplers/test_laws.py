@@ -17,7 +17,8 @@ from support import BARE, DEVICE, F64, SAMPLERS, Gaussian, Teacher, deterministi
 import kdiff_core as kd
 from kdiff_core.machine import Machine
 from kdiff_core.path import as_path
-from kdiff_core.plans import Combine, trace
+from kdiff_core.plans import Combine
+from kdiff_core.tracing import trace
 
 paths = pytest.mark.parametrize("path", ["ve", "flow"])
 every = pytest.mark.parametrize("name", SAMPLERS)
