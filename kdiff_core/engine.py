@@ -101,10 +101,9 @@ def _plan_steps(job: Job) -> Iterator[Done]:
         machine = job.machine = new_machine(job, job.plan)
     if job.wants_states:
         machine.hold_states()
-    until, registers = 0, machine.registers
+    registers = machine.registers
     advance, supply, evaluate = machine.advance, machine.supply, job.evaluate
-    for index, step in enumerate(job.plan.steps):
-        until += len(step.ops)
+    for index, (step, until) in enumerate(zip(job.plan.steps, job.plan.ends, strict=True)):
         if index < job.finished:
             continue
         job.step = index

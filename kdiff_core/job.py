@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from .draw import drawer
 from .errors import DenoiserError, NoiseError, NonFiniteError, ParameterError, TraceError
 from .grid import Grid
 from .machine import Machine
-from .noise import KeyedNoise, noise_from
+from .noise import KeyedNoise, choose_source
 from .path import as_path
 from .plans import Evaluate, Plan
 from .registry import default_registry
@@ -77,12 +76,13 @@ class Job:
         """Put the levels of all evaluations on the device, in one transfer for all runs of a plan."""
         first = self.leaves[0]
         key = f"sigmas {first.dtype} {first.device} {first.shape[0]}"
-        cached = plan._cache.get(key)
-        if cached is None:
+
+        def table() -> Tensor:
             levels = torch.tensor(plan.evaluation_sigmas, dtype=torch.float64, device="cpu")
             levels = levels.to(first.dtype).to(first.device).unsqueeze(1)
-            cached = plan._cache[key] = levels.expand(-1, first.shape[0]).contiguous()
-        self.sigmas = cached.clone().unbind(0)  # the run's own: a model may write to its sigma
+            return levels.expand(-1, first.shape[0]).contiguous()
+
+        self.sigmas = plan._once(key, table).clone().unbind(0)  # the run's own: a model may write to it
 
     def level(self, sigma: float) -> Tensor:
         """A level for each sample."""
@@ -154,7 +154,7 @@ def new_job(
     source = choose_source(seed, noise, leaves[0].shape[0])
     levels = tuple(sampler.levels(grid, path, process) if plan is None else plan.levels)
     if plan is not None:
-        plan = plan.increments() if getattr(source, "brownian", False) else plan
+        plan = plan_for(plan, source)
         if not plan.stochastic:
             source = None
     return Job(
@@ -163,23 +163,9 @@ def new_job(
     )  # fmt: skip
 
 
-def choose_source(seed: Any, noise: Any, batch: int) -> Any:
-    """The noise source of a run.
-
-    Raises:
-        NoiseError: Both a seed and a source are given, or the source does not fit the batch.
-    """
-    if noise is not None and seed is not None:
-        raise NoiseError(
-            "seed and noise are both given; a noise source has its own seed, so give one of them"
-        )
-    source = (
-        noise_from(noise) if noise is not None else KeyedNoise(secrets.randbits(32) if seed is None else seed)
-    )
-    check = getattr(source, "check", None)
-    if check is not None:
-        check(batch)
-    return source
+def plan_for(plan: Plan, source: Any) -> Plan:
+    """The plan as a source is asked for its noise: in pieces, if the source's draws are independent."""
+    return plan.increments() if getattr(source, "brownian", False) else plan
 
 
 def checkpoint_of(job: Job, copy: bool = True) -> Checkpoint:
@@ -226,7 +212,7 @@ def resumed_job(
         raise NoiseError("resume: the checkpoint's noise was not keyed; give the same source again (noise=)")
     else:
         source = choose_source(seed, noise, leaves[0].shape[0])
-    if getattr(source, "brownian", False) and plan.increments().noises != plan.noises:
+    if plan_for(plan, source).noises != plan.noises:
         raise NoiseError(
             "resume: the run drew its overlapping noises from a function; give one again (noise=)"
         )

@@ -94,7 +94,9 @@ class Machine:
         self.registers: list[Any] = [None] * plan.registers
         self.registers[0] = leaves
         self.owned: set[int] = set()
-        self.recording = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+        self.recording = False
+        self._record_if_needed(leaves)
+        self._fills = bool(getattr(draw, "fills", False))
         self._pool: list[Leaves] = []
         self._outputs: dict[int, list[int]] = {}
         self._addresses: set[int] = set()
@@ -144,9 +146,7 @@ class Machine:
                     "return a fresh tensor, for example output.clone()"
                 )
             registers[register] = leaves
-            for leaf in leaves:
-                if leaf.requires_grad:
-                    self._record_if_needed(leaves)
+            self._record_if_needed(leaves)
         for register in op.outs:
             live.update(self._outputs[register])
         if ends := self.program.code[self.position][2]:
@@ -220,11 +220,10 @@ class Machine:
         return self._pool.pop() if self._pool else [torch.empty_like(leaf) for leaf in like]
 
     def _draw(self, op: Noise, ends: tuple[int, ...]) -> None:
-        fills = getattr(self.draw, "fills", False)
-        buffer = self._pool.pop() if fills and self._pool and not self.recording else None
+        buffer = self._pool.pop() if self._fills and self._pool and not self.recording else None
         drawn = self.registers[op.out] = self.draw(op, buffer)
         self._record_if_needed(drawn)
-        if fills:  # another source's tensor may be its own
+        if self._fills:  # another source's tensor may be its own
             self.owned.add(op.out)
         self._free(ends)
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import secrets
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from attrs import field, frozen
 from torch import Tensor
@@ -34,8 +37,6 @@ class _Twister(threading.local):
     """
 
     def __init__(self) -> None:
-        import numpy as np
-
         self.generator = torch.Generator("cpu")
         with torch.device("cpu"):
             self.state = self.generator.manual_seed(5489).get_state()
@@ -47,20 +48,14 @@ class _Twister(threading.local):
             )
 
     def seeded(self, key: bytes) -> torch.Generator:
-        import numpy as np
-
         self.words[:] = np.frombuffer(hashlib.shake_128(key).digest(624 * 4), np.uint32)
         return self.generator.set_state(self.state)
 
 
-_twister: _Twister | None = None
-
-
-def _generator(key: bytes) -> torch.Generator:
-    global _twister  # noqa: PLW0603 - made on first use: it imports NumPy
-    if _twister is None:
-        _twister = _Twister()
-    return _twister.seeded(key)
+@cache
+def _twister() -> _Twister:
+    """The generators, made on first use: a layout that is not known must not stop an import."""
+    return _Twister()
 
 
 def _to_seeds(seed: int | Iterable[int]) -> int | tuple[int, ...]:
@@ -140,7 +135,7 @@ def _fill(target: Tensor, keys: list[bytes]) -> None:
     dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
     if target.device.type == "cpu" and target.dtype == dtype and target.is_contiguous():
         for row, key in zip(target, keys, strict=True):
-            row.normal_(generator=_generator(key))
+            row.normal_(generator=_twister().seeded(key))
         return
     pinned = target.device.type == "cuda"
     host = torch.empty(target.shape, dtype=dtype, device="cpu", pin_memory=pinned)
@@ -219,6 +214,31 @@ def noise_from(source: Any) -> Any:
     )
 
 
+def choose_source(seed: Any, noise: Any, batch: int, default: int | None = None) -> Any:
+    """The noise source that a caller asked for, by a seed or itself.
+
+    Args:
+        seed: Seed or seeds, or None.
+        noise: What `noise_from` takes, or None.
+        batch: Batch size.
+        default: Seed where neither is given; None: a fresh one.
+
+    Raises:
+        NoiseError: Both are given, or the source does not fit the batch.
+    """
+    if noise is not None and seed is not None:
+        raise NoiseError(
+            "seed and noise are both given; a noise source has its own seed, so give one of them"
+        )
+    if seed is None and noise is None:
+        seed = secrets.randbits(32) if default is None else default
+    source = KeyedNoise(seed) if noise is None else noise_from(noise)
+    check = getattr(source, "check", None)
+    if check is not None:
+        check(batch)
+    return source
+
+
 def start(
     sigmas: Any,
     like: Any,
@@ -247,13 +267,9 @@ def start(
         GridError: A first level above 1 on a flow path.
         NoiseError: Both a seed and a source, or seeds that do not fit the batch.
     """
-    if seed is not None and noise is not None:
-        raise NoiseError(
-            "seed and noise are both given; a noise source has its own seed, so give one of them"
-        )
     sigma = path_grid(sigmas, as_path(path))[0]
     leaves = check_like(like)
-    source = KeyedNoise(seed or 0) if noise is None else noise_from(noise)
+    source = choose_source(seed, noise, leaves[0].shape[0], default=0)
     drawn = flatten_like(like, source.noise(like, 0.0, 0.0, "start", 0))
     if [n.shape for n in drawn] != [leaf.shape for leaf in leaves]:
         raise NoiseError(f"the noise source {source!r:.80} returned other shapes than those of `like`")

@@ -8,6 +8,7 @@ computed before the first model call.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from attrs import field, frozen
@@ -101,6 +102,12 @@ class Plan:
         return found
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Position behind the last operation of each step."""
+        found: tuple[int, ...] = self._once("ends", lambda: tuple(accumulate(len(s.ops) for s in self.steps)))
+        return found
+
+    @property
     def result(self) -> int:
         """Register of the final state."""
         return self.steps[-1].end
@@ -164,10 +171,8 @@ class Plan:
         for position, op in enumerate(self.ops):
             for register in (*written(op), *read(op)):
                 ends[register] = position
-        position = -1
-        for step in self.steps:  # a step's end is looked at when the step is over
-            position += len(step.ops)
-            ends[step.end] = max(ends.get(step.end, 0), position + 1)
+        for step, end in zip(self.steps, self.ends, strict=True):
+            ends[step.end] = max(ends.get(step.end, 0), end)  # it is looked at when the step is over
         return ends
 
     def increments(self) -> Plan:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .errors import CapabilityError, ParameterError
-from .job import Job, checkpoint_of, choose_source, new_machine, resumed_job
+from .job import Job, checkpoint_of, new_machine, plan_for, resumed_job
+from .noise import choose_source
 from .plans import Evaluate
 from .registry import get_sampler
 from .result import Checkpoint, own
@@ -65,26 +66,22 @@ class Stepper:
                 f"{solver!r} needs the outputs {sorted(solver.needs)} of a guided denoiser, which a host "
                 "that gives one model output at a time does not have"
             )
-        plan = solver.plan(sigmas, path, process)
+        traced = solver.plan(sigmas, path, process)
         leaves = check_state(x)
         source = choose_source(seed, noise, leaves[0].shape[0])
-        if getattr(source, "brownian", False):
-            plan = plan.increments()
+        plan = plan_for(traced, source)
         job = Job(
             solver, repr(solver), None, x, leaves, tuple(plan.levels), plan.path, process, plan, source, {}
         )
-        self._start(job, 0)
+        self._start(job)
 
-    def _start(self, job: Job, position: int) -> None:
+    def _start(self, job: Job) -> None:
         assert job.plan is not None
         self.plan = job.plan
         self._job = job
         job.sigma_tensors(self.plan)
         self._machine = job.machine = job.machine or new_machine(job, self.plan)
-        self._ends: list[int] = []
-        for step in self.plan.steps:
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(step.ops))
-        self.index = next((i for i, end in enumerate(self._ends) if end > position), len(self._ends) - 1)
+        self.index = min(job.finished, job.total - 1)
         self._edit: Leaves | None = None
         self._totals: list[Tensor] = []
         self._to_next_call()
@@ -94,7 +91,7 @@ class Stepper:
         """Go on from a checkpoint of a stepper or of ``sampler.run``."""
         stepper = cls.__new__(cls)
         job = resumed_job(None, None, None, None, None, noise, None, checkpoint)
-        stepper._start(job, checkpoint.position)
+        stepper._start(job)
         return stepper
 
     def checkpoint(self) -> Checkpoint:
@@ -176,11 +173,11 @@ class Stepper:
         """Run up to the next model call, over the ends of steps."""
         machine, call = self._machine, None
         while call is None:
-            call = machine.advance(self._ends[self.index])
+            call = machine.advance(self.plan.ends[self.index])
             if call is None:
                 self._end_step()
                 self._job.finished = self.index + 1
-                if self.index + 1 == len(self._ends):
+                if self.index + 1 == self._job.total:
                     break
                 self.index += 1
         self._call: Evaluate | None = call

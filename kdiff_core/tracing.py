@@ -147,7 +147,7 @@ def _step(levels: Sequence[Number], index: int, ops: Sequence[Op], start: int, e
 
 def _without_dead(plan: Plan) -> Plan:
     """Drop noise and combinations that nothing reads."""
-    needed = {plan.result, *(step.end for step in plan.steps)}
+    needed = {step.end for step in plan.steps}
     kept: set[int] = set()
     ops = plan.ops
     for position in range(len(ops) - 1, -1, -1):
