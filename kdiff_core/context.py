@@ -40,7 +40,9 @@ class Point:
 
     def __getattr__(self, name: str) -> Any:
         """Return a kept value."""
-        if name.startswith("__") or name not in self._kept:
+        if name in Point.__slots__:  # a point that is being copied has nothing yet
+            raise AttributeError(name)
+        if name not in self._kept:
             raise AttributeError(
                 f"the point at sigma={self.sigma:.6g} has no {name!r}; its step kept {sorted(self._kept)}"
             )

@@ -124,8 +124,8 @@ class StepNoise:
         """Unit noise of an interval, like the state."""
         known = self.drawn.setdefault(stream, {})
         if self.brownian:
-            for interval in list(known):
-                for end in (sigma_from, sigma_to):
+            for end in (sigma_from, sigma_to):
+                for interval in list(known):  # anew for each end: the first may have made the piece to split
                     self._split(stream, interval, end)
         parts = pieces((sigma_from, sigma_to), known if self.brownian else ())
         found = [(self._piece(stream, (a, b)), weight) for a, b, weight in parts]

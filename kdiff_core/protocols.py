@@ -31,7 +31,8 @@ class Denoiser(Protocol):
     ``class_names`` (a name for each class); ``data_sha256`` and ``replay_options`` (a hash of what it was
     made from, and options in place of those it was made with, such as an absolute path: what a manifest
     records). A guided denoiser also has ``predict(x, sigma, **cond)``, whose result has ``.denoised``
-    (guided), ``.cond`` and ``.uncond``.
+    (guided), ``.cond`` and ``.uncond``. For the conformance kit: ``batch_exact`` (a sample's output does not
+    depend on its batch by a single bit) and ``dtype`` (that a network computes in).
     """
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **cond: Any) -> torch.Tensor:
@@ -43,7 +44,7 @@ class Denoiser(Protocol):
             **cond: Conditions, as the caller gave them.
 
         Returns:
-            The estimate, like `x` in shape and device. Not the memory of an earlier result.
+            The estimate, floating point, like `x` in shape and device. Not the memory of an earlier result.
         """
         ...
 
@@ -67,7 +68,12 @@ class Process(Protocol):
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A rule that spends `n` steps on a range of noise levels."""
+    """A rule that spends `n` steps on a range of noise levels.
+
+    It starts at the highest level and its lowest level above zero is the lowest, where there are two steps
+    or more. One whose levels are its own, whatever range it is given, says so with the optional attribute
+    ``spans``, false.
+    """
 
     def __call__(
         self,

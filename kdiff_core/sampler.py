@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import CapabilityError, GridError, ParameterError, TraceError
@@ -27,13 +28,16 @@ class StepSampler:
     `self`. Model outputs and noise it gets from `ctx`; what later steps need it gives to ``ctx.keep``.
 
     Attributes:
-        order: Order of one step, given exact history, on uneven steps.
+        order: Order of one step, given exact history, on uneven steps; with noise the weak order: that in
+            which mean and covariance of the output approach the exact ones on normal data.
         memory: Number of earlier points that a step reads from ``ctx.past``.
         stochastic: Whether it asks for noise.
         reaches_zero: Whether `step` itself goes to level 0; otherwise the core ends with ``D(x, sigma)``.
         rises: Whether the levels that `prepare` returns may rise.
         needs: Outputs that it needs beside the guided one: ``"cond"``, ``"uncond"``.
         linear: Whether each state is a linear combination of earlier ones, so that it can be traced.
+        path_invariant: Whether it promises one trajectory on VE and flow, but for the change of variables.
+        known_failures: Checks of the conformance kit that it is known to fail, each with the reason.
     """
 
     __slots__ = ()
@@ -45,6 +49,8 @@ class StepSampler:
     rises: bool = False
     needs: frozenset[str] = frozenset()
     linear: bool = True
+    path_invariant: bool = False
+    known_failures: Mapping[str, str] = MappingProxyType({})
 
     @property
     def order_smooth(self) -> int:

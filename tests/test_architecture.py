@@ -109,7 +109,7 @@ def test_no_plugin_is_imported_from_outside_itself(path):
 def test_what_is_imported_is_declared(path):
     """What a module needs as soon as it is loaded comes with every installation, or with its part's extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [extra for part, extra in (("cli", "cli"), ("testing", "test")) if part in path.parts]
+    extras = [extra for part, extra in (("cli", "cli"), ("testing", "testing")) if part in path.parts]
     needs = [*project["dependencies"], *(n for e in extras for n in project["optional-dependencies"][e])]
     declared = {re.split(r"[^\w-]", need)[0].replace("-", "_") for need in needs}
     known = declared | {"attr", "kdiff_core", *PLUGINS} | sys.stdlib_module_names

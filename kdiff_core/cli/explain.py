@@ -34,14 +34,14 @@ def show(
 
     Example: `kdiff show dpmpp_2m_sde` or `kdiff show linear --kind process`
     """
-    entries = _entries(name) if kind is None else [default_registry().entry(kind, name)]
+    entries = entries_named(name) if kind is None else [default_registry().entry(kind, name)]
     for number, entry in enumerate(entries):
         if number:
             say()
         _show(entry)
 
 
-def _entries(name: str) -> list[ResolvedEntry]:
+def entries_named(name: str) -> list[ResolvedEntry]:
     """Return the entries of a name, of all kinds."""
     found: list[ResolvedEntry] = []
     unknown = None

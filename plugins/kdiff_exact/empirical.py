@@ -61,6 +61,8 @@ class EmpiricalDenoiser:
         ParameterError: An argument is not as above.
     """
 
+    batch_exact = True
+
     def __init__(
         self,
         data: ArrayLike | torch.Tensor,

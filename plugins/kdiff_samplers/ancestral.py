@@ -16,7 +16,8 @@ class Ancestral(StepSampler):
     """Overshoot with a deterministic solver, then add fresh noise: an ancestral step.
 
     The solver goes below the next level, to the one that leaves room for the fresh noise, and the state
-    is raised from there. Its weak order is 1 for any solver. With ``eta = 1`` and Euler this is DDPM (Ho et
+    is raised from there. The noise is exact, so the distribution has the solver's order. With ``eta = 1``
+    and Euler this is DDPM (Ho et
     al. 2020, arXiv:2006.11239) in VE coordinates; ``eta`` between 0 and 1 is DDIM's (Song et al. 2020,
     arXiv:2010.02502, eq. 16). On a flow path the level goes down linearly with `eta`, as in the hosts of
     flow models.
@@ -33,8 +34,13 @@ class Ancestral(StepSampler):
 
     @property
     def order(self) -> int:
-        """Order 1, unless no noise is added."""
-        return 1 if self.eta else self.solver.order
+        """The solver's."""
+        return self.solver.order
+
+    @property
+    def path_invariant(self) -> bool:
+        """The solver's without noise: the level that flow goes down to is not VE's."""
+        return not self.eta and self.solver.path_invariant
 
     @property
     def stochastic(self) -> bool:

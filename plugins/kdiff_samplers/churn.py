@@ -17,7 +17,8 @@ class Churn(StepSampler):
     """Raise the state's noise level a little before each step of a solver.
 
     Karras et al. 2022, arXiv:2206.00364, Algorithm 2, on every path: the factor ``1 + gamma`` multiplies
-    ``sigma / alpha``, the noise level in VE coordinates.
+    ``sigma / alpha``, the noise level in VE coordinates. The noise is exact, so the distribution has the
+    solver's order.
 
     Attributes:
         solver: The solver, a sampler or its name.
@@ -29,16 +30,21 @@ class Churn(StepSampler):
 
     solver: StepSampler = field(default="heun", converter=get_sampler, validator=check_one_step)
     s_churn: float = field(default=0.0, converter=float, validator=not_negative)
-    s_tmin: float = field(default=0.0, converter=float, validator=not_negative)
-    s_tmax: float = field(default=math.inf, converter=float, validator=level)
+    s_tmin: float = field(default=0.0, converter=float, validator=not_negative, metadata={"unit": "sigma"})
+    s_tmax: float = field(default=math.inf, converter=float, validator=level, metadata={"unit": "sigma"})
     s_noise: float = field(default=1.0, converter=float, validator=not_negative)
 
     reaches_zero = True
 
     @property
     def order(self) -> int:
-        """The solver's, or 1 with churn."""
-        return 1 if self.s_churn else self.solver.order
+        """The solver's."""
+        return self.solver.order
+
+    @property
+    def path_invariant(self) -> bool:
+        """The solver's: churn is added in VE coordinates. A range of levels is another on each path."""
+        return self.solver.path_invariant and self.s_tmin == 0 and self.s_tmax == math.inf
 
     @property
     def stochastic(self) -> bool:

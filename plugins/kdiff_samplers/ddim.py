@@ -27,6 +27,7 @@ class DDIM(StepSampler):
     s_noise: float = field(default=1.0, converter=float, validator=not_negative)
 
     order = 1
+    path_invariant = True
 
     @property
     def stochastic(self) -> bool:

@@ -40,6 +40,8 @@ class DPMSolverS(StepSampler):
 
     solver_order: int = field(default=3, validator=one_of(1, 2, 3))
 
+    path_invariant = True
+
     @property
     def order(self) -> int:
         """The parameter."""
@@ -82,6 +84,8 @@ class DPMSolverM(StepSampler):
     """
 
     solver_order: int = field(default=2, validator=one_of(1, 2, 3))
+
+    path_invariant = True
 
     @property
     def order(self) -> int:

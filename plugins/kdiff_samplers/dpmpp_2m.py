@@ -18,6 +18,7 @@ class DPMpp2M(StepSampler):
     """
 
     order, memory = 2, 1
+    path_invariant = True
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """An exponential Euler step with the data estimate extrapolated to the middle of the step."""

@@ -24,6 +24,7 @@ class DPMpp2S(StepSampler):
     stage: str = field(default="middle", validator=one_of("middle", "start"))
 
     order = 2
+    path_invariant = True
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The data estimate of the middle carries the whole step."""

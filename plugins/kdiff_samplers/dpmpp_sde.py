@@ -12,7 +12,7 @@ from kdiff_core.parameters import fraction, not_negative
 
 @frozen
 class DPMppSDE(StepSampler):
-    """A two-stage ancestral step in log-SNR with noise at both stages; order 2 without noise.
+    """A two-stage ancestral step in log-SNR with noise at both stages; order 2, with noise in distribution.
 
     Two evaluations a step. Katherine Crowson's stochastic form of DPM-Solver++(2S) in k-diffusion (Lu et
     al. 2022, arXiv:2211.01095). Its noise at the stage and at the end are increments of one Brownian
@@ -28,10 +28,8 @@ class DPMppSDE(StepSampler):
     s_noise: float = field(default=1.0, converter=float, validator=not_negative)
     r: float = field(default=0.5, converter=float, validator=fraction)
 
-    @property
-    def order(self) -> int:
-        """Order 1 with noise, 2 without."""
-        return 1 if self.eta else 2
+    order = 2
+    path_invariant = True
 
     @property
     def stochastic(self) -> bool:

@@ -32,6 +32,8 @@ class _ReverseSDE(StepSampler):
     eta: float = field(default=1.0, converter=float, validator=not_negative)
     s_noise: float = field(default=1.0, converter=float, validator=not_negative)
 
+    path_invariant = True
+
     @property
     def stochastic(self) -> bool:
         """Whether any noise is added."""
@@ -40,7 +42,7 @@ class _ReverseSDE(StepSampler):
 
 @frozen
 class DPMpp2MSDE(_ReverseSDE):
-    """DPM-Solver++(2M) for the reverse SDE: order 2 without noise, one evaluation a step.
+    """DPM-Solver++(2M) for the reverse SDE: order 2, with noise in distribution; one evaluation a step.
 
     Lu et al. 2022, arXiv:2211.01095, Appendix F; the noise share `eta` and both forms of the correction
     are k-diffusion's.
@@ -54,12 +56,7 @@ class DPMpp2MSDE(_ReverseSDE):
 
     solver_type: str = field(default="midpoint", validator=one_of("midpoint", "heun"))
 
-    memory = 1
-
-    @property
-    def order(self) -> int:
-        """Order 1 with noise, 2 without."""
-        return 1 if self.eta else 2
+    order, memory = 2, 1
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The exact step for a constant D, and a correction for its slope in log-SNR."""
@@ -96,8 +93,8 @@ class DPMpp3MSDE(_ReverseSDE):
 
     @property
     def order(self) -> int:
-        """Order 1 with noise; without it 2 as published, 3 corrected."""
-        return 1 if self.eta else 3 if self.corrected else 2
+        """Order 2 as published, and with noise; 3 corrected and without."""
+        return 3 if self.corrected and not self.eta else 2
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The exact step for a constant D, and corrections for its first two derivatives in log-SNR."""

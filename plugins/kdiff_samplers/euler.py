@@ -18,6 +18,7 @@ class Euler(StepSampler):
     """
 
     order = 1
+    path_invariant = True
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """One evaluation."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
 
 from kdiff_core import VE, Grid, Path, Process, StepContext, StepSampler, get_sampler
+
+START = 1.0 - 1e-4
 
 
 @frozen
@@ -36,6 +38,11 @@ class _Wrapped(StepSampler):
         """The solver's."""
         return self.solver.reaches_zero
 
+    @property
+    def path_invariant(self) -> bool:
+        """The solver's."""
+        return self.solver.path_invariant
+
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The solver's step."""
         return self.solver.step(ctx, x, sigma, sigma_next)
@@ -45,8 +52,19 @@ class _Wrapped(StepSampler):
 class ReadAsVE(_Wrapped):
     """A sampler that takes the levels of a flow path for levels of VE, as ComfyUI's dpmpp_2m and ddpm do.
 
-    On a flow path its order is lower (dpmpp_2m) or its distribution wrong (ddpm). For matching a host.
+    For matching a host (comfyanonymous 2023, ComfyUI). A deterministic solver keeps its order on a flow path,
+    with a larger error; a stochastic one adds noise in the wrong proportion there.
     """
+
+    path_invariant = False
+
+    @property
+    def known_failures(self) -> Mapping[str, str]:
+        """What noise in the wrong proportion breaks."""
+        if not self.stochastic:
+            return {}
+        why = "reads flow levels as VE levels, as ComfyUI does, so its noise is in the wrong proportion"
+        return {"shift_equivariance": why, "output_distribution": why}
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The solver's step with VE's alpha and log-SNR."""
@@ -59,9 +77,20 @@ class ReadAsVE(_Wrapped):
 
 @frozen
 class StartBelowOne(_Wrapped):
-    """A sampler that starts a flow path at 0.9999 in place of 1, as ComfyUI's log-SNR samplers do."""
+    """A sampler that starts a flow path at 0.9999 in place of 1, as ComfyUI's log-SNR samplers do.
+
+    For matching a host (comfyanonymous 2023, ComfyUI); of the solver's order. Levels between the two, which
+    only very long runs have, are left out.
+    """
+
+    @property
+    def known_failures(self) -> Mapping[str, str]:
+        """What taking pure noise for a state at 0.9999 breaks."""
+        return {"shift_equivariance": "takes the state at level 1 for one at 0.9999, as ComfyUI does"}
 
     def prepare(self, grid: Grid, path: Path, process: Process | None) -> Sequence[float]:
         """The grid with 0.9999 for 1."""
-        levels = [1.0 - 1e-4 if level == 1.0 and path is not VE else level for level in grid]
+        levels: Sequence[float] = grid
+        if path is not VE and grid[0] == 1.0:
+            levels = [START, *(level for level in grid if level < START)]
         return self.solver.prepare(Grid.of(levels), path, process)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen
 
@@ -32,6 +32,8 @@ class Custom:
         ParameterError: None or both are given, or `function` cannot be called.
         GridError: `levels` are no noise levels.
     """
+
+    spans: ClassVar[bool] = False
 
     levels: Grid | None = field(default=None, converter=_grid)
     function: Callable[[int], Iterable[float]] | None = None

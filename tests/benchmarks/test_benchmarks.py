@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 import kdiff_core as kd
+from kdiff_core.testing import Gaussian
+from kdiff_core.testing.measure import output_moments
+from kdiff_core.testing.teacher import one_step_error
 
 # diffusers hands tensors to NumPy in ways that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
 HERE = Path(__file__).parent
-SCRIPTS = ("overhead", "memory", "tracing", "noise", "combine")
+SCRIPTS = ("overhead", "memory", "tracing", "noise", "combine", "conformance")
 SOLVERS = ("euler", "heun", "dpm2", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "euler_ancestral", "lms")
 # Operations that make the host wait for a device, or that copy between the two.
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::_to_copy", "aten::copy_", "aten::equal"}
@@ -155,3 +161,120 @@ def test_live_states_are_the_plans_minimum_and_do_not_grow(solver, benchmark_mod
     assert few == many
     assert few <= memory.minimum(solver, 10) + memory.EXTRA
     assert memory.minimum(solver, 10) == memory.minimum(solver, 20)
+
+
+@pytest.fixture
+def conformance(benchmark_module):
+    return benchmark_module("bench_conformance")
+
+
+@pytest.fixture
+def boxes(benchmark_module):
+    return benchmark_module("conformance_peers")
+
+
+# A peer's sampler -> kdiff's of the same formula.
+SAME = {
+    "kdiff": {"heun": "heun", "dpm2": "dpm2", "lms": "lms", "dpmpp_2m": "dpmpp_2m"},
+    "k-diffusion": {"euler": "euler", "heun": "heun", "dpm_2": "dpm2", "lms": "lms", "dpmpp_2m": "dpmpp_2m"},
+    "diffusers": {
+        "EulerDiscrete": "euler",
+        "HeunDiscrete": "heun",
+        "KDPM2Discrete": "dpm2",
+        "LMSDiscrete": "lms",
+        "DPMSolverMultistep, 2": "dpmpp_2m",
+    },
+    "azula": {"Heun": "heun", "zAB, order=4": "lms", "xEAB, order=2": "dpmpp_2m"},
+}
+
+
+@pytest.mark.parametrize(("peer", "name"), [(peer, name) for peer, names in SAME.items() for name in names])
+def test_a_black_box_with_exact_history_errs_as_the_kits_teacher_says(peer, name, conformance, boxes):
+    """The technique is right: the error, not only its order, is the one of exact history in 40 digits."""
+    if (why := boxes.missing_peer(peer)) is not None:
+        pytest.skip(why)
+    known = {subject.name: subject for subject in conformance.subjects(peer)}
+    # xEAB integrates the interpolation, 2M takes its middle: other errors, of one order and size. KDPM2's
+    # middle level is a float32.
+    rtol = 0.5 if name.startswith("xEAB") else 1e-3
+    ratios = [0.6, 1.7, 1.2, 0.8]
+    for h in (0.08, 0.02):
+        expected = one_step_error(kd.get_sampler(SAME[peer][name]), "ve", h, ratios, 0.3)
+        assert math.isclose(conformance.one_step_error(known[name], h, ratios, 0.3), expected, rel_tol=rtol)
+
+
+def two_steps(power):
+    """A function of k-diffusion's shape: 2M, with its ratio of steps to a power that should be 1."""
+
+    def sample(model, x, sigmas, disable=None):
+        old = last = None
+        for sigma, sigma_next in pairwise(sigmas):
+            denoised, size = model(x, sigma), (sigma / sigma_next).log()
+            change = 0 if old is None else (denoised - old) * (size / last) ** power
+            x = torch.lerp(denoised + change / 2, x, sigma_next / sigma)
+            old, last = denoised, size
+        return x
+
+    return sample
+
+
+@pytest.mark.parametrize(
+    ("power", "found"),
+    [(1, "holds"), *((power, "order 1, not 2 (it is on even steps)") for power in (-1, 0))],
+)
+def test_a_planted_wrong_step_ratio_is_found(power, found, conformance, boxes):
+    """Whole runs on smooth levels do not show it; one step with exact history on uneven ones does."""
+    run = partial(boxes.run_function, two_steps(power))
+    row = conformance.measure(boxes.Subject("planted", 2, run, memory=1), quick=True)
+    assert row["verdict"] == found
+    assert row["run"] > 1.7
+
+
+def ancestral(amount):
+    """A function of k-diffusion's shape: an ancestral Euler step with some of its noise."""
+
+    def sample(model, x, sigmas, noise_sampler=None, disable=None):
+        for sigma, sigma_next in pairwise(sigmas):
+            down = sigma_next**2 / sigma
+            up = (sigma_next**2 - down**2).sqrt() * amount
+            x = torch.lerp(model(x, sigma), x, down / sigma) + up * noise_sampler(sigma, sigma_next)
+        return x
+
+    return sample
+
+
+@pytest.mark.parametrize(("amount", "found"), [(1.0, "holds"), (0.9, "wrong distribution")])
+def test_a_planted_wrong_amount_of_noise_is_found(amount, found, conformance, boxes):
+    """Its distribution does not come nearer to the exact one with more steps."""
+    run = partial(boxes.run_function, ancestral(amount))
+    row = conformance.measure(boxes.Subject("planted", None, run, weak=1), quick=True)
+    assert row["verdict"] == found
+
+
+@pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_sde", "dpmpp_3m_sde"])
+def test_moments_of_a_black_box_are_those_of_its_plan(name, conformance):
+    """Unit noises put through a run give the mean and covariance that the kit reads off the plan."""
+    problem, grid = Gaussian(), (5.0, 3.0, 1.1, 0.5)
+    subject = next(s for s in conformance.subjects("kdiff") if s.name == name)
+    found, expected = (
+        conformance.moments(subject, problem, grid),
+        output_moments(kd.get_sampler(name).plan(grid), problem),
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=1e-12, atol=1e-14)
+
+
+def test_a_peer_that_raises_gets_a_row_that_says_so(conformance, boxes):
+    def run(*args):
+        raise RuntimeError
+
+    row = conformance.measure(boxes.Subject("planted", 1, run), quick=True)
+    assert row["verdict"] == "raises RuntimeError"
+
+
+def test_the_tables_come_as_markdown(conformance, capsys):
+    conformance.main(["--quick", "--peer", "kdiff", "--markdown"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[0].startswith("| sampler |")
+    assert len(lines) == 4
+    assert len({line.count("|") for line in lines}) == 1

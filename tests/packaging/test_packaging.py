@@ -7,6 +7,7 @@ of the running environment, all but kdiff, through a folder of links.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -193,13 +194,41 @@ def test_a_third_partys_sampler_is_found(mixed):
     assert "Warning" not in result.stderr
 
 
+def its_own_tests(where, *options):
+    """Run the plugin's own tests where it is installed; what pytest prints."""
+    config, tests = HERE / "tenliner" / "pyproject.toml", HERE / "tenliner" / "tests"
+    fixed = ("-m", "pytest", "-p", "no:cacheprovider", "--strict-markers", "-c", str(config), str(tests))
+    return where.run(*fixed, *options, OMP_NUM_THREADS="1", **alone("tenliner")).stdout
+
+
+def count(printed, outcome):
+    """How many tests had an outcome."""
+    return sum(map(int, re.findall(rf"(\d+) {outcome}", printed.splitlines()[-1])))
+
+
 def test_its_own_tests_pass(mixed):
-    """The plugin's own tests, which know kdiff_core alone, pass where it is installed."""
-    config = HERE / "tenliner" / "pyproject.toml"
-    tests = HERE / "tenliner" / "tests"
-    mixed.run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(config), str(tests), **alone("tenliner")
+    """Every check of the kit that applies is a test, and passes; those left out are the slow ones."""
+    printed = its_own_tests(mixed)
+    found = mixed.snippet(
+        """
+        from kdiff_tenliner import Midpoint
+        from kdiff_core.testing import checks_for
+        checks = list(checks_for(Midpoint()))
+        print(sum(not check.slow for check in checks), sum(check.slow for check in checks))
+        """,
+        **alone("tenliner"),
     )
+    quick, slow = map(int, found.stdout.split())
+    assert quick >= 10
+    assert (count(printed, "passed"), count(printed, "skipped")) == (quick, slow)
+
+
+def test_its_own_tests_take_options(mixed):
+    """The kit's options and marks come with the wheel's entry point."""
+    options = ("--kdiff-examples", "3", "--kdiff-dtype", "float64", "--kdiff-seed", "4")
+    printed = its_own_tests(mixed, *options, "-m", "kdiff", "-k", "parameters_round_trip")
+    assert "kdiff: device cpu, float64, 3 examples, seed 4" in printed.splitlines()
+    assert count(printed, "passed") == 1
 
 
 def test_the_command_lists_plugins(mixed):

@@ -7,7 +7,7 @@ from kdiff_core import Entry, StepSampler, hookimpl
 
 @frozen
 class Midpoint(StepSampler):
-    """Explicit midpoint rule in log-SNR: the denoised state of the middle serves the whole step."""
+    """Explicit midpoint rule in log-SNR, order 2: DPM-Solver++(2S), Lu et al. 2022, arXiv:2211.01095."""
 
     order = 2
 

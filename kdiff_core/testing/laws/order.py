@@ -1,0 +1,178 @@
+"""Laws of accuracy: the order of one step, the order of a whole run, the memory that the order needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import attrs
+from hypothesis import strategies as st
+
+from ...errors import KdiffError
+from ...path import as_path
+from ...tracing import trace
+from .. import strategies as draw
+from ..catalogue import law, require
+from ..measure import slope, smooth_grid
+from ..problems import Mixture, random_state
+from ..teacher import one_step_error
+from ..variants import deterministic, has_deterministic, model_for
+
+TOLERANCE = 0.3
+# Steps in log-SNR: small enough that the leading error rules, in an arithmetic that sees it.
+SIZES = tuple(0.01 / 2**k for k in range(4))
+STEPS = (20, 40, 80)
+_NEGLIGIBLE = 1e-10
+
+
+def _has_step(sampler: Any) -> bool:
+    return callable(getattr(sampler, "step", None)) and has_deterministic(sampler)
+
+
+def _measured(sampler: Any, path: str, ratios: Any, lam: float) -> float:
+    errors = [one_step_error(sampler, path, h, ratios, lam) for h in SIZES]
+    return slope(SIZES, errors) - 1.0
+
+
+@law(
+    "sampler",
+    when=lambda s: _has_step(s) and s.linear,
+    share=0.4,
+    ratios=lambda path: draw.step_ratios(6),
+    lam=st.floats(-1.0, 1.0),
+)
+def one_step_order(sampler: Any, *, path: str, ratios: Any, lam: float) -> dict[str, float]:
+    """The error of one step, given exact history on uneven steps, falls with the declared order plus one.
+
+    The order is what an author claims and a user pays for. One step with exact history is the sharpest test
+    of it: a slope over a whole run is spoilt by the first steps, which have no history, and on smooth grids
+    it does not see a step ratio that is used the wrong way round. Steps differ by up to a factor of two here.
+    The error is that of four variances of normal data at once, in 40 digits, so that rounding and accidental
+    zeros play no part. Too low: a term is missing or wrong. Too high: the declaration is.
+    """
+    still = deterministic(sampler)
+    order = _measured(still, path, ratios, lam)
+    require(
+        abs(order - still.order) <= TOLERANCE,
+        f"the order of one step is {order:.2f}, declared is {still.order}",
+        measured=order,
+        declared=still.order,
+        tolerance=TOLERANCE,
+    )
+    return {"order": order}
+
+
+@law(
+    "sampler",
+    when=lambda s: _has_step(s) and s.linear and deterministic(s).order_smooth != deterministic(s).order,
+    share=0.4,
+    lam=st.floats(-1.0, 1.0),
+)
+def one_step_order_smooth(sampler: Any, *, path: str, lam: float) -> dict[str, float]:
+    """On equal steps in log-SNR the error of one step falls with the declared `order_smooth` plus one.
+
+    Methods that ignore the ratio of steps (iPNDM) have a higher order where steps are alike than where they
+    are not; they declare both.
+    """
+    still = deterministic(sampler)
+    order = _measured(still, path, [1.0] * still.memory, lam)
+    require(
+        abs(order - still.order_smooth) <= TOLERANCE,
+        f"the order of one step on equal steps is {order:.2f}, declared is {still.order_smooth}",
+        measured=order,
+        declared=still.order_smooth,
+        tolerance=TOLERANCE,
+    )
+    return {"order": order}
+
+
+@law(
+    "sampler",
+    when=has_deterministic,
+    share=0.2,
+    warp=st.floats(-0.5, 0.5),
+    seed=st.integers(0, 3),
+)
+def global_order(sampler: Any, *, path: str, warp: float, seed: int) -> dict[str, float]:
+    """The error of a whole run falls at least with the declared order, up to 2 for a method with a memory.
+
+    This is what a user sees: twice the steps, a quarter of the error. The problem is a mixture of normals, so
+    the equation is nonlinear, and the reference comes from another integrator (DOP853). A method with a
+    memory starts without one: its first step is of order 1, which caps the whole run at order 2.
+    """
+    still = deterministic(sampler)
+    errors = run_errors(still, path, STEPS, warp, seed)
+    if max(errors) < _NEGLIGIBLE:
+        return {"error": max(errors)}
+    order = slope([1 / n for n in STEPS], errors)
+    least = order_of_a_run(still)
+    finer = slope([1 / n for n in STEPS[1:]], errors[1:])
+    order = max(order, finer) if min(errors) > _NEGLIGIBLE else max(order, least)
+    require(
+        order >= least - TOLERANCE,
+        f"over {STEPS} steps the error falls with order {order:.2f}, expected is at least {least}",
+        measured=order,
+        expected=least,
+        errors=tuple(float(f"{e:.3g}") for e in errors),
+    )
+    return {"order": order}
+
+
+def order_of_a_run(sampler: Any) -> int:
+    """Order that a whole run has at least: with a memory at most 2, since the first step has none."""
+    return min(sampler.order_smooth, 2) if sampler.memory else int(sampler.order_smooth)
+
+
+def run_errors(
+    sampler: Any, path: str, steps: Sequence[int], warp: float = 0.0, seed: int = 0
+) -> list[float]:
+    """Errors of whole runs on a mixture of normals, one for each number of steps.
+
+    Args:
+        sampler: The sampler, deterministic.
+        path: ``"ve"`` or ``"flow"``.
+        steps: Numbers of steps.
+        warp: Shape of the grids, as `smooth_grid` takes it.
+        seed: Of the initial states.
+    """
+    problem = Mixture(path=path)
+    x, exact = _reference(path, seed)
+    runs = [sampler(model_for(sampler, problem), x, smooth_grid(path, n, warp)) for n in steps]
+    return [float((run - exact).norm()) for run in runs]
+
+
+@cache
+def _reference(path: str, seed: int) -> tuple[Any, Any]:
+    """States at the first level of the grids, and the solution through them at the last."""
+    first, *_, last = smooth_grid(path, 2)
+    x = random_state(seed, batch=6, shape=(2,), scale=1.0) * first
+    return x, Mixture(path=path).exact(x, first, last)
+
+
+@law("sampler", when=lambda s: s.memory > 0 and callable(getattr(s, "step", None)) and s.linear)
+def memory_is_enough_and_needed(sampler: Any, *, path: str) -> None:
+    """A step finds all the points that it asks for in the memory it declares, and needs the oldest of them.
+
+    The engine keeps `memory` earlier states alive. Declared too small, a step asks for a point that is gone;
+    too large, each run holds states that nobody reads.
+    """
+    grid = smooth_grid(path, sampler.memory + 4, 0.3)
+    plan = _plan(sampler, sampler.memory, grid, path)
+    try:
+        fewer = _plan(sampler, sampler.memory - 1, grid, path)
+    except (IndexError, AttributeError, KdiffError):
+        return  # it asks for the point, and says so
+    require(
+        fewer.ops != plan.ops,
+        f"it declares memory = {sampler.memory}, but with {sampler.memory - 1} it does the same",
+        declared=sampler.memory,
+    )
+
+
+def _plan(sampler: Any, memory: int, grid: list[float], path: str) -> Any:
+    """The plan of a sampler that is given this much memory."""
+    kind = type(sampler)
+    limited = type(kind.__name__, (kind,), {"memory": memory, "__slots__": ()})
+    values = {field.alias: getattr(sampler, field.name) for field in attrs.fields(kind) if field.init}
+    return trace(limited(**values), grid, as_path(path))
