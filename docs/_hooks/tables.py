@@ -1,4 +1,7 @@
-"""Tables of what the registry holds, put in while the pages are built: ``<!-- table: samplers -->``."""
+"""What the registry and the conformance kit hold, put in while the pages are built.
+
+``<!-- table: samplers -->`` becomes a table, ``<!-- laws: sampler -->`` the laws of samplers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import kdiff_core as kd
 from kdiff_core.cli.facts import calls_per_step
 from kdiff_core.errors import KdiffError
+from kdiff_core.testing.catalogue import all_checks
 
 HOSTS = {
     "k_diffusion": "k-diffusion",
@@ -108,6 +112,16 @@ TABLES = {
 }
 
 
+def laws(kind: str) -> str:
+    """The checks of a kind: a heading for each, the law, the reason, and whether it is slow."""
+    parts = []
+    for check in all_checks(kind):
+        slow = ["Slow: run where it is asked for, with `--slow` or `--kdiff-slow`."] if check.slow else []
+        parts += [f"### {check.name}", f"**{check.law}**", check.reason, *slow]
+    return "\n\n".join(part for part in parts if part)
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables in; mkdocs calls this for every page."""
-    return re.sub(r"<!-- table: ([\w ]+) -->", lambda found: TABLES[found[1]](), markdown)
+    """Put tables and laws in; mkdocs calls this for every page."""
+    markdown = re.sub(r"<!-- table: ([\w ]+) -->", lambda found: TABLES[found[1]](), markdown)
+    return re.sub(r"<!-- laws: (\w+) -->", lambda found: laws(found[1]), markdown)

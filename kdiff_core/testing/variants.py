@@ -16,8 +16,11 @@ def deterministic(sampler: Any) -> Any:
     """The sampler without its noise; the sampler itself if it draws none, or cannot do without."""
     if not sampler.stochastic or not attrs.has(type(sampler)):
         return sampler
-    own = {field.name for field in attrs.fields(type(sampler))}
-    quiet = attrs.evolve(sampler, **{name: 0.0 for name in _NOISE if name in own})
+    own = {field.name for field in attrs.fields(type(sampler)) if field.init}
+    changed: dict[str, Any] = {name: 0.0 for name in _NOISE if name in own}
+    if "solver" in own:  # of a sampler that wraps another
+        changed["solver"] = deterministic(sampler.solver)
+    quiet = attrs.evolve(sampler, **changed)
     return sampler if quiet.stochastic else quiet
 
 
