@@ -427,7 +427,7 @@ class StaysAboveZero(Euler):
         return super().step(ctx, x, sigma, sigma_next or sigma / 10)
 
 
-@planted("it goes to 0 by itself, and leaves noise there", "reaches_zero", "end in 0")
+@planted("it goes to 0 by itself, and leaves noise there", "reaches_zero", "its end at 0")
 @frozen
 class NoisyEnd(Plain):
     stochastic = reaches_zero = True
@@ -451,6 +451,26 @@ class WeakNoise(Ancestral):
         if down == sigma_next:
             return x
         return ctx.renoise(x, down, sigma_next, ctx.noise(sigma, sigma_next), self.s_noise * 0.9**0.5)
+
+
+@planted("the same, and it cannot be traced", "output_distribution_of_samples", "of the variance")
+@frozen
+class WeakNoiseWithoutAPlan(WeakNoise):
+    linear = False
+
+    def step(self, ctx, x, sigma, sigma_next):
+        down = ctx.path.ancestral_down(sigma, sigma_next, self.eta)
+        x = ctx.advance(self.solver, x, sigma, down)
+        return ctx.renoise(x, down, sigma_next, ctx.noise(sigma, sigma_next), self.s_noise * 0.8)
+
+
+@planted("it takes s_noise, and does not use it", "s_noise_is_a_factor_of_the_noise", "two seeds differ")
+@frozen
+class DeafToSNoise(Ancestral):
+    def step(self, ctx, x, sigma, sigma_next):
+        down = ctx.path.ancestral_down(sigma, sigma_next, self.eta)
+        x = ctx.advance(self.solver, x, sigma, down)
+        return ctx.renoise(x, down, sigma_next, ctx.noise(sigma, sigma_next))
 
 
 @planted("stage and step draw from streams of their own", "output_distribution", "declared is 2")
@@ -628,7 +648,7 @@ class ReadsMoreAndMore(Plain):
         return ctx.to(x, denoised + (mean - denoised) * (0.1 - 0.1 * sigma_next / sigma), sigma, sigma_next)
 
 
-@planted("it takes logarithms and exponentials from `math`", "any_kind_of_number", "math")
+@planted("it takes logarithms and exponentials from `math`", "differentiable_in_the_levels", "gradient")
 @frozen
 class FromMath(Euler):
     def step(self, ctx, x, sigma, sigma_next):
@@ -711,7 +731,7 @@ class BranchesOnAValue(Euler):
 # -------------------------------------------------------------------------------------------------- as values
 
 
-@planted("it can be changed, and compares by its value", "parameters_round_trip", "attributes can be set")
+@planted("it can be changed, and compares by its value", "parameters_round_trip", "strength can be set")
 @define(unsafe_hash=True)
 class Mutable(Plain):
     strength: float = 1.0
@@ -809,12 +829,3 @@ class ReadsTheOlder(DPMpp2M):
             r = (ctx.lambda_(sigma) - ctx.lambda_(ctx.past[-1].sigma)) / h
             denoised = denoised + (denoised - ctx.past[-1].denoised) / (2.0 * r)
         return ctx.to(x, denoised, sigma, sigma_next)
-
-
-# Planted bugs that no check finds, and why.
-HOLES = {
-    "FloorsTheLevel": "scale_equivariance draws factors of 0.1 to 10, so levels of 0.001 and above",
-    "NoisyEnd": "reaches_zero looks at a sampler that goes to 0 by itself for NaN alone",
-    "FromMath": "any_kind_of_number compares values, which floats in between do not change, and no gradient",
-    "Mutable": "parameters_round_trip sets `order`, a class attribute that slots protect, and no parameter",
-}

@@ -20,6 +20,8 @@ from .subjects import Subject, subject_of
 
 # Examples of a check that is known to fail: with few it could pass by chance, which is reported as fixed.
 _TO_FAIL = 100
+# Share of the examples below which a check takes too long to look for a simpler failure than the first.
+_SIMPLIFIED = 0.3
 OnResult = Callable[[CheckResult], None]
 
 
@@ -36,8 +38,13 @@ class _Search:
 
     @property
     def known(self) -> bool:
-        """Whether it is known to fail: then there is nothing to simplify."""
+        """Whether it is known to fail."""
         return self.check.name in self.subject.known_failures
+
+    @property
+    def simplifies(self) -> bool:
+        """Whether a failure is worth the search for a simpler one: an expected one, or a dear one, is not."""
+        return not self.known and self.check.share >= _SIMPLIFIED
 
     def run(self) -> None:
         """Try all examples; raises what the simplest failing one raises."""
@@ -79,9 +86,7 @@ class _Search:
             derandomize=False,
             print_blob=False,
             report_multiple_bugs=False,
-            phases=[
-                phase for phase in hypothesis.Phase if not (self.known and phase is hypothesis.Phase.shrink)
-            ],
+            phases=[p for p in hypothesis.Phase if self.simplifies or p is not hypothesis.Phase.shrink],
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         search = hypothesis.given(st.fixed_dictionaries(strategies))(trial)

@@ -10,6 +10,7 @@ import mpmath
 
 from ..context import Prediction, StepContext
 from ..path import Path, as_path
+from .catalogue import LawBroken
 
 # Several variances: the error on a single one is one number, which crosses zero and then fakes an order.
 VARIANCES = (0.01, 0.2, 1.0, 4.0)
@@ -46,6 +47,10 @@ class Teacher(StepContext):
     def predict(self, x: Any, sigma: Any) -> Prediction:
         """The posterior mean, three times."""
         return Prediction(*[self.denoise(x, sigma)] * 3)
+
+    def noise(self, sigma_from: Any, sigma_to: Any, stream: str = "step") -> Any:
+        """Refuse: the step is said to be deterministic."""
+        raise LawBroken("the step asks for noise, but does not declare stochastic")
 
     def exact(self, x: Any, sigma: Any, sigma_next: Any) -> Any:
         """The exact solution through a state."""

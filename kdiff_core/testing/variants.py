@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from ..context import Prediction
+from .catalogue import LawBroken
 
 # Parameters that are a share or an amount of noise: at 0 the sampler is deterministic.
 _NOISE = ("eta", "s_churn")
@@ -50,6 +51,8 @@ def scaled(sampler: Any, factor: float) -> Any:
 def untraced(sampler: Any) -> Any:
     """The same sampler, declared not linear: the engine then runs its step on tensors."""
     kind = type(sampler)
+    if not attrs.has(kind):
+        raise LawBroken(f"{kind.__name__} is no attrs class; decorate it with @attrs.frozen")
     eager = type(kind.__name__, (kind,), {"linear": False, "__slots__": (), "__doc__": kind.__doc__})
     return eager(**{field.alias: getattr(sampler, field.name) for field in attrs.fields(kind) if field.init})
 

@@ -115,7 +115,7 @@ def squeezed(text):
 
 
 def test_a_sampler_that_keeps_its_laws(kdiff):
-    """Status 0: what it is and declares, a row for each check with what was measured, and a line to sum up."""
+    """Status 0: what it is and declares, a row for each check with what was measured, a line to sum up."""
     status, out, err = kdiff("check", "euler", "--examples", 2, "--only", "one_step_order", *QUICK[2:])
     lines = out.splitlines()
     assert (status, err) == (0, "")

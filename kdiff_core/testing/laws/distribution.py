@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+import torch
 from hypothesis import strategies as st
 
+from ...noise import GeneratorNoise
 from .. import strategies as draw
 from ..catalogue import law, require
 from ..measure import Moments, output_moments, slope, smooth_grid
@@ -17,6 +20,7 @@ TOLERANCE = 0.3
 # Upwards it is wider: with little noise the order lies between that of the noise and the higher one without.
 TOLERANCE_ABOVE = 0.7
 STEPS = (80, 160, 320)
+SAMPLES = 20_000
 # Variances 0.01 to 4 in a rotated frame: on one variance the error is one number, which crosses zero.
 COVARIANCE = (
     (0.4786, 0.8286, -0.1857, -0.6714),
@@ -38,9 +42,9 @@ def output_distribution(sampler: Any, *, path: str, mean: float, warp: float) ->
 
     Whether a stochastic sampler samples from the right distribution is decided here, without drawing a
     sample: its plan is affine, so mean and covariance are carried through it exactly. A wrong amount of
-    noise, noise that is drawn twice where it should be one Brownian path, or a wrong alpha on flow paths
-    leave an error that more steps do not remove: order 0. The order of a sampler with noise is this weak
-    order.
+    noise or a wrong alpha on flow paths leave an error that more steps do not remove, order 0; noise that is
+    drawn twice where it should be one Brownian path costs an order. The order of a sampler with noise is this
+    weak order.
     """
     full, problem = with_unit_noise(sampler), Gaussian(path, mean, COVARIANCE)
     errors = [distribution_error(full, path, problem, n, warp) for n in STEPS]
@@ -64,6 +68,52 @@ def distribution_error(sampler: Any, path: str, problem: Gaussian, steps: int, w
     return output_moments(sampler.plan(grid, path), problem).distance(exact)
 
 
+@law("sampler", when=lambda s: s.stochastic and not s.linear, share=0.1, seed=st.integers(0, 1000))
+def output_distribution_of_samples(sampler: Any, *, path: str, seed: int) -> dict[str, float]:
+    """Without a plan: on normal data the variance of many samples is about that of the data.
+
+    A sampler that cannot be traced has no exact moments, so its samples are measured, on 160 steps, to an
+    eighth. That finds a wrong amount of noise, though not a wrong order.
+    """
+    full, grid = with_unit_noise(sampler), smooth_grid(path, STEPS[1])
+    problem = Gaussian(path, 0.3, 0.5)
+    mean, covariance = problem.marginal(grid[0])
+    unit = random_state(seed, batch=SAMPLES, shape=(2,), scale=1.0)
+    x = float(mean[0]) + unit * float(covariance[0, 0]) ** 0.5
+    result = full(model_for(full, problem), x, grid, noise=GeneratorNoise((_generator(seed),)))
+    exact = float(problem.marginal(grid[-1])[1][0, 0])
+    ratio = float(result.var()) / exact
+    require(
+        abs(ratio - 1.0) <= 0.125,
+        f"its samples have {ratio:.3f} of the variance that they should have",
+        ratio=ratio,
+        samples=2 * SAMPLES,
+    )
+    return {"variance": ratio}
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _has_s_noise(sampler: Any) -> bool:
+    own = attrs.fields(type(sampler)) if attrs.has(type(sampler)) else ()
+    return bool(sampler.stochastic) and any(field.name == "s_noise" and field.init for field in own)
+
+
+@law("sampler", when=_has_s_noise, grid=draw.grids, seed=st.integers(0, 1000))
+def s_noise_is_a_factor_of_the_noise(sampler: Any, *, path: str, grid: Any, seed: int) -> None:
+    """With ``s_noise = 0`` the result does not depend on the seed.
+
+    Users turn it up and down a little to add or remove texture; a sampler that takes the parameter uses it.
+    """
+    silent, problem = attrs.evolve(sampler, s_noise=0.0), Gaussian(path)
+    x, model = random_state(seed), model_for(sampler, problem)
+    one, other = (silent(model, x, grid, seed=number) for number in (seed, seed + 1))
+    off = difference(one, other)
+    require(off == 0.0, f"with s_noise = 0 two seeds differ by {off:.3g}", difference=off)
+
+
 def _has_eta(sampler: Any) -> bool:
     return hasattr(sampler, "eta") and has_deterministic(sampler) and callable(getattr(sampler, "step", None))
 
@@ -81,8 +131,6 @@ def eta_zero_is_deterministic(sampler: Any, *, path: str, grid: Any, seed: int) 
     a jump. (From sigma = 1 on flow, where there is only noise, any share of an infinite step in log-SNR
     replaces all of it.)
     """
-    import attrs
-
     still, problem = deterministic(sampler), Gaussian(path)
     x, model = random_state(seed), model_for(sampler, problem)
     if still.linear:

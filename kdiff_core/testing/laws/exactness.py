@@ -84,7 +84,12 @@ def shift_equivariance(
     return equal(from_there, from_here + way.alpha(grid[-1]) * offset, tolerance, "the shifted result")
 
 
-@law("sampler", grid=lambda: draw.grids("ve"), seed=SEEDS, factor=st.floats(0.1, 10.0))
+@law(
+    "sampler",
+    grid=lambda: draw.grids("ve"),
+    seed=SEEDS,
+    factor=st.floats(-3.0, 3.0).map(lambda power: 10.0**power),
+)
 def scale_equivariance(
     sampler: Any, *, grid: Any, seed: int, factor: float, device: str = "cpu", dtype: str = "float64"
 ) -> dict[str, float]:
@@ -146,7 +151,7 @@ def reaches_zero(
 
     The noise that is left at the end is the first thing a viewer sees. A sampler visits the last level of the
     grid; unless it declares `reaches_zero` its result is ``D(x, sigma)`` of the last state above 0, without
-    any noise.
+    any noise. One that does ends, where the denoiser is constant, at that constant.
     """
     problem, x = Gaussian(path), random_state(seed, device=device, dtype=dtype)
     visited = sampler.levels(grid, path) if hasattr(sampler, "levels") else grid
@@ -158,7 +163,11 @@ def reaches_zero(
     result = sampler.run(model_for(sampler, problem), x, grid, seed=seed, trajectory=True)
     require(bool(torch.isfinite(result.x).all()), "the result is not finite")
     if sampler.reaches_zero:
-        return None
+        constant = Constant(path, 0.7)
+        end, tolerance = torch.full_like(x, 0.7), allowed(sampler, grid, path, x, constant, dtype)
+        return equal(
+            sampler(model_for(sampler, constant), x, grid, seed=seed), end, tolerance, "its end at 0"
+        )
     before = result.trajectory[-2]
     level = torch.full((len(before),), visited[-2], dtype=before.dtype, device=before.device)
     return equal(

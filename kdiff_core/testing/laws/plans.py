@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import mpmath
 import torch
 from hypothesis import strategies as st
 
-from ...path import as_path
+from ...path import Path, as_path
 from ...tracing import trace
 from .. import strategies as draw
 from ..catalogue import law, require
@@ -108,6 +110,37 @@ def plan_does_not_grow(sampler: Any, *, path: str) -> dict[str, float]:
     return {"operands": float(long.operands), "states alive": float(long.buffers)}
 
 
+@law("sampler", when=traced, grid=lambda path: draw.grids(path, start_at_one=False))
+def differentiable_in_the_levels(sampler: Any, *, path: str, grid: Any) -> dict[str, float]:
+    """The result has the gradient with respect to the noise levels that its differences show.
+
+    Grids are tuned by gradient, through the weights of the plan. A function of `math` in between cuts the
+    gradient without a word: the weights are right, and tuning goes astray.
+    """
+    way, step = as_path(path), 1e-6
+    levels = [torch.tensor(level, dtype=torch.float64, requires_grad=level > 0) for level in grid]
+    leaves = [level for level in levels if level.requires_grad]
+    result = _toy_result(sampler, way, levels)
+    tied = isinstance(result, torch.Tensor) and result.requires_grad
+    found = torch.autograd.grad(result, leaves, allow_unused=True) if tied else [None] * len(leaves)
+    # Levels are moved in proportion to themselves, each by another factor: ratios of levels must not stay.
+    moves = [math.cos(1.7 * i) * level for i, level in enumerate(grid)]
+    along = sum(float(g) * move for g, move in zip(found, moves, strict=False) if g is not None)
+    up, down = (
+        float(_toy_result(sampler, way, [a + sign * step * b for a, b in zip(grid, moves, strict=True)]))
+        for sign in (1, -1)
+    )
+    expected = (up - down) / (2.0 * step)
+    off = abs(along - expected)
+    require(
+        off <= 1e-3 * (1.0 + abs(expected)),
+        f"moving the levels changes the result by {expected:.6g}, the gradient says {along:.6g}",
+        gradient=along,
+        difference_quotient=expected,
+    )
+    return {"error": off}
+
+
 @law("sampler", when=traced, kind=st.sampled_from(["mpmath", "torch"]), grid=draw.grids)
 def any_kind_of_number(sampler: Any, *, path: str, kind: str, grid: Any) -> None:
     """Traced on high-precision numbers or on torch scalars, it has the weights that it has on floats.
@@ -135,6 +168,12 @@ def any_kind_of_number(sampler: Any, *, path: str, kind: str, grid: Any) -> None
         f"on a toy model the result is {one:.12g} with floats and {other:.12g} with {kind}",
         difference=abs(one - other),
     )
+
+
+def _toy_result(sampler: Any, path: Path, levels: Sequence[Any]) -> Any:
+    """The result on a toy model, as a function of the levels."""
+    plan = trace(sampler, levels, path)
+    return interpret(plan, 3.0, _toy, lambda _: 0.7)[plan.result]
 
 
 def _plain(value: Any) -> float:

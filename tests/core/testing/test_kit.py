@@ -89,7 +89,7 @@ def test_a_law_that_cannot_be_registered():
 
 def test_results_are_for_machines():
     """A report goes through JSON, and has the law, the numbers, the example and the snippet of a failure."""
-    report = check_sampler(Short(), only=("constant_denoiser_is_exact", "step_compiles"), seed=3)
+    report = check_sampler(Short(), only=("constant_denoiser_is_exact", "step_compiles"), seed=3, slow=False)
     found = json.loads(json.dumps(report.to_dict()))
     assert found["kind"] == "sampler"
     assert found["ok"] is False
@@ -223,7 +223,7 @@ def test_the_budget_is_split_between_the_paths():
 
 def test_slow_checks_are_left_out():
     """A check that compiles is skipped, unless it is asked for."""
-    assert check_sampler("euler", only="step_compiles")["step_compiles"].status == "skipped"
+    assert check_sampler("euler", only="step_compiles", slow=False)["step_compiles"].status == "skipped"
 
 
 @pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "dpmpp_sde", "heun"])
