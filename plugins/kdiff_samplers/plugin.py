@@ -2,148 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from kdiff_core import Entry, hookimpl
 
-
-def _entry(
-    name: str,
-    factory: str,
-    reference: str,
-    summary: str,
-    *aliases: str,
-    defaults: Mapping[str, Any] | None = None,
-) -> Entry:
-    return Entry(name, f"kdiff_samplers.{factory}", aliases, summary, reference, defaults or {})
-
-
-def _comfyui(name: str, factory: str, summary: str, **defaults: Any) -> Entry:
-    return _entry(f"comfyui:{name}", factory, "", f"ComfyUI: {summary}", defaults=defaults)
+from .entries import basic, corrector, multistep, onestep
+from .entries.table import entry as row
 
 
 @hookimpl
 def kdiff_samplers() -> Iterable[Entry]:
     """The samplers, and the variants that a host's name stands for."""
-    return [*_SAMPLERS, *_HOSTS]
+    tables = (basic, multistep, onestep, corrector)
+    return [entry for table in tables for entry in (*table.SAMPLERS, *table.HOSTS)]
 
 
 @hookimpl
 def kdiff_modifiers() -> Iterable[Entry]:
     """Churn and ancestral noise, for any one-step sampler."""
     return [
-        _entry("churn", "churn:Churn", "arXiv:2206.00364", "adds noise before each step"),
-        _entry("ancestral", "ancestral:Ancestral", "arXiv:2010.02502", "overshoots, then adds fresh noise"),
+        row("churn", "churn:Churn", "arXiv:2206.00364", "adds noise before each step"),
+        row("ancestral", "ancestral:Ancestral", "arXiv:2010.02502", "overshoots, then adds fresh noise"),
     ]
-
-
-_SAMPLERS = (
-    _entry(
-        "euler", "euler:Euler", "arXiv:2206.00364", "Euler's method",
-        "Euler", "k_euler", "k_diffusion:sample_euler", "k_diffusion:euler", "comfyui:euler", "comfyui:ddim",
-        "a1111:Euler", "diffusers:EulerDiscreteScheduler", "diffusers:FlowMatchEulerDiscreteScheduler",
-    ),
-    _entry(
-        "euler_ancestral", "ancestral:Ancestral", "arXiv:2006.11239", "Euler with ancestral noise",
-        "Euler a", "k_euler_a", "k_diffusion:sample_euler_ancestral", "k_diffusion:euler_ancestral",
-        "comfyui:euler_ancestral", "a1111:Euler a", "diffusers:EulerAncestralDiscreteScheduler",
-        defaults={"solver": "euler"},
-    ),
-    _entry(
-        "heun", "heun:Heun", "arXiv:2206.00364", "Heun's method, EDM's sampler",
-        "k_heun", "k_diffusion:sample_heun", "k_diffusion:heun", "comfyui:heun", "a1111:Heun",
-        "diffusers:HeunDiscreteScheduler", "diffusers:FlowMatchHeunDiscreteScheduler",
-    ),
-    _entry(
-        "dpm2", "dpm2:DPM2", "arXiv:2206.00927", "midpoint rule in log sigma",
-        "k_dpm_2", "k_diffusion:sample_dpm_2", "k_diffusion:dpm_2", "comfyui:dpm_2", "a1111:DPM2",
-        "diffusers:KDPM2DiscreteScheduler",
-    ),
-    _entry(
-        "dpm2_ancestral", "ancestral:Ancestral", "arXiv:2206.00927", "dpm2 with ancestral noise",
-        "DPM2 a", "k_dpm_2_a", "k_diffusion:sample_dpm_2_ancestral", "k_diffusion:dpm_2_ancestral",
-        "comfyui:dpm_2_ancestral", "a1111:DPM2 a", "diffusers:KDPM2AncestralDiscreteScheduler",
-        defaults={"solver": "dpm2"},
-    ),
-    _entry(
-        "lms", "lms:LMS", "k-diffusion", "Adams-Bashforth in sigma, exact weights",
-        "k_lms", "k_diffusion:sample_lms", "k_diffusion:lms", "a1111:LMS", "diffusers:LMSDiscreteScheduler",
-    ),
-    _entry(
-        "dpmpp_2s", "dpmpp_2s:DPMpp2S", "arXiv:2211.01095", "DPM-Solver++(2S)", "DPM++ 2S",
-    ),
-    _entry(
-        "dpmpp_2s_ancestral", "ancestral:Ancestral", "arXiv:2211.01095", "dpmpp_2s with ancestral noise",
-        "DPM++ 2S a", "k_dpmpp_2s_a", "k_diffusion:sample_dpmpp_2s_ancestral",
-        "k_diffusion:dpmpp_2s_ancestral", "a1111:DPM++ 2S a", defaults={"solver": "dpmpp_2s"},
-    ),
-    _entry(
-        "dpmpp_sde", "dpmpp_sde:DPMppSDE", "arXiv:2211.01095", "two-stage stochastic DPM-Solver++",
-        "DPM++ SDE", "k_dpmpp_sde", "dpmpp_sde_gpu", "k_diffusion:sample_dpmpp_sde", "k_diffusion:dpmpp_sde",
-        "a1111:DPM++ SDE", "diffusers:DPMSolverSDEScheduler",
-    ),
-    _entry(
-        "dpmpp_2m", "dpmpp_2m:DPMpp2M", "arXiv:2211.01095", "DPM-Solver++(2M)",
-        "DPM++ 2M", "k_dpmpp_2m", "k_diffusion:sample_dpmpp_2m", "k_diffusion:dpmpp_2m", "a1111:DPM++ 2M",
-        "diffusers:DPMSolverMultistepScheduler",
-    ),
-    _entry(
-        "dpmpp_2m_sde", "dpmpp_sde_multistep:DPMpp2MSDE", "arXiv:2211.01095", "stochastic DPM-Solver++(2M)",
-        "DPM++ 2M SDE", "dpmpp_2m_sde_gpu", "k_diffusion:sample_dpmpp_2m_sde", "k_diffusion:dpmpp_2m_sde",
-        "a1111:DPM++ 2M SDE",
-    ),
-    _entry(
-        "dpmpp_2m_sde_heun", "dpmpp_sde_multistep:DPMpp2MSDE", "arXiv:2211.01095",
-        "stochastic DPM-Solver++(2M), Heun's correction", "DPM++ 2M SDE Heun", "dpmpp_2m_sde_heun_gpu",
-        "a1111:DPM++ 2M SDE Heun", defaults={"solver_type": "heun"},
-    ),
-    _entry(
-        "dpmpp_3m_sde", "dpmpp_sde_multistep:DPMpp3MSDE", "arXiv:2211.01095", "stochastic DPM-Solver++(3M)",
-        "DPM++ 3M SDE", "dpmpp_3m_sde_gpu", "k_diffusion:sample_dpmpp_3m_sde", "k_diffusion:dpmpp_3m_sde",
-        "a1111:DPM++ 3M SDE",
-    ),
-    _entry(
-        "ddim", "ddim:DDIM", "arXiv:2010.02502", "DDIM with noise share eta", "a1111:DDIM",
-        "diffusers:DDIMScheduler",
-    ),
-    _entry(
-        "ddpm", "ddim:DDIM", "arXiv:2006.11239", "DDPM: DDIM with eta = 1", "a1111:DDPM",
-        "diffusers:DDPMScheduler", defaults={"eta": 1.0},
-    ),
-    _entry(
-        "dpm_solver_1", "dpm_solver:DPMSolverS", "arXiv:2206.00927", "DPM-Solver-1", "DPM-Solver-1",
-        defaults={"solver_order": 1},
-    ),
-    _entry(
-        "dpm_solver_2s", "dpm_solver:DPMSolverS", "arXiv:2206.00927", "DPM-Solver-2, single-step",
-        "DPM-Solver-2", defaults={"solver_order": 2},
-    ),
-    _entry(
-        "dpm_solver_3s", "dpm_solver:DPMSolverS", "arXiv:2206.00927", "DPM-Solver-3, single-step",
-        "DPM-Solver-3", "dpm_solver", defaults={"solver_order": 3},
-    ),
-    _entry(
-        "dpm_solver_2m", "dpm_solver:DPMSolverM", "arXiv:2211.01095", "DPM-Solver of order 2, multistep",
-        defaults={"solver_order": 2},
-    ),
-    _entry(
-        "dpm_solver_3m", "dpm_solver:DPMSolverM", "arXiv:2211.01095", "DPM-Solver of order 3, multistep",
-        defaults={"solver_order": 3},
-    ),
-)  # fmt: skip
-
-_HOSTS = (
-    _comfyui("lms", "lms:LMS", "ends with D in place of integrating to 0", end="denoised"),
-    _comfyui(
-        "dpmpp_2s_ancestral", "ancestral:Ancestral", "the stage of a flow path's first step is at 0.9999",
-        solver="comfyui:dpmpp_2s",
-    ),
-    _comfyui("dpmpp_2s", "dpmpp_2s:DPMpp2S", "the solver of its dpmpp_2s_ancestral", stage="start"),
-    _comfyui("dpmpp_2m", "hosts:ReadAsVE", "VE's log-SNR on flow models too", solver="dpmpp_2m"),
-    _comfyui("ddpm", "hosts:ReadAsVE", "VE's posterior on flow models too", solver="ddpm"),
-    *(
-        _comfyui(name, "hosts:StartBelowOne", "starts flow models at 0.9999", solver=name)
-        for name in ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
-    ),
-)  # fmt: skip

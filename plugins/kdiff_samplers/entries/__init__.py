@@ -1,0 +1,1 @@
+"""The names of the samplers, a table for each group of families."""
