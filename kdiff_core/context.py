@@ -101,7 +101,7 @@ class StepContext:
 
     def between(self, sigma: Number, sigma_next: Number, fraction: Number) -> Number:
         """Level of a stage inside a step: at a fraction of the way from `sigma` in log-SNR."""
-        start = self.path.inner_lambda(sigma)
+        start = self.path.inner_lambda(sigma, sigma_next)
         return self.path.sigma(start + fraction * (self.path.lambda_(sigma_next) - start))
 
     def to(self, x: Any, denoised: Any, sigma: Number, sigma_next: Number) -> Any:

@@ -51,8 +51,11 @@ class Path:
         """The same, taken in VE coordinates: one SDE on every path."""
         return self.from_ratio(ancestral_down(self.ratio(sigma), self.ratio(sigma_next), eta))
 
-    def inner_lambda(self, sigma: Number) -> Number:
-        """Log-SNR from which the stages inside a step are placed: finite also where a flow path begins."""
+    def inner_lambda(self, sigma: Number, sigma_next: Number = 0.0) -> Number:
+        """Log-SNR from which the stages inside a step are placed: finite also where a flow path begins.
+
+        A step from 1 on flow has its stages behind 0.9999, or where it ends above, behind the middle of it.
+        """
         return self.lambda_(sigma)
 
     def __repr__(self) -> str:
@@ -109,8 +112,8 @@ class _Flow(Path):
         # level itself: sigma_next (1 - eta (1 - sigma_next / sigma)).
         return max(sigma_next * (1.0 - eta * (1.0 - sigma_next / sigma)), sigma_next * 0)
 
-    def inner_lambda(self, sigma: Number) -> Number:
-        return self.lambda_(min(sigma, FLOW_INNER_START))
+    def inner_lambda(self, sigma: Number, sigma_next: Number = 0.0) -> Number:
+        return self.lambda_(sigma if sigma < 1.0 else max(FLOW_INNER_START, (1.0 + sigma_next) / 2.0))
 
 
 VE: Path = _VE()

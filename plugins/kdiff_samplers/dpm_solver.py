@@ -17,12 +17,12 @@ def _eps(ctx: StepContext, x: Any, denoised: Any, sigma: float) -> Any:
 
 
 def _corrected(ctx: StepContext, x: Any, start: float, end: float, slope: Any, curve: Any = None) -> Any:
-    """Add to a first-order step what a changing noise prediction contributes to it.
+    """Add to a first-order step from log-SNR `start` what a changing noise prediction contributes to it.
 
     With ``eps = eps_i + slope u + curve u^2`` over the step, u from 0 to h in log-SNR, the exact solution
     adds ``-sigma' h^2 phi_2(h) slope`` and ``-2 sigma' h^3 phi_3(h) curve`` (eq. 3.4 of the paper).
     """
-    h = ctx.lambda_(end) - ctx.path.inner_lambda(start)
+    h = ctx.lambda_(end) - start
     x = x - slope * (end * h * h * phi(2, h))
     return x if curve is None else x - curve * (2.0 * end * h * h * h * phi(3, h))
 
@@ -53,7 +53,8 @@ class DPMSolverS(StepSampler):
         euler = ctx.to(x, denoised, sigma, sigma_next)
         if self.solver_order == 1:
             return euler
-        h = ctx.lambda_(sigma_next) - ctx.path.inner_lambda(sigma)
+        start = ctx.path.inner_lambda(sigma, sigma_next)
+        h = ctx.lambda_(sigma_next) - start
         eps = _eps(ctx, x, denoised, sigma)
         r = 1.0 / self.solver_order
         stage = ctx.between(sigma, sigma_next, r)
@@ -63,8 +64,8 @@ class DPMSolverS(StepSampler):
             return euler - slope * (sigma_next * h * (exp(h) - 1.0) / 2.0)
         stage = ctx.between(sigma, sigma_next, 2.0 * r)
         second = ctx.to(x, denoised, sigma, stage)
-        slope = self._slope(ctx, _corrected(ctx, second, sigma, stage, slope), stage, eps, 2.0 * r * h)
-        return _corrected(ctx, euler, sigma, sigma_next, slope)
+        slope = self._slope(ctx, _corrected(ctx, second, start, stage, slope), stage, eps, 2.0 * r * h)
+        return _corrected(ctx, euler, start, sigma_next, slope)
 
     def _slope(self, ctx: StepContext, x: Any, stage: float, eps: Any, distance: float) -> Any:
         """Divided difference of the noise prediction between the step's start and a stage."""
@@ -109,7 +110,7 @@ class DPMSolverM(StepSampler):
         lambdas = [ctx.lambda_(level) for level in (sigma, *(point.sigma for point in past))]
         slope = (eps - past[0].eps) / (lambdas[0] - lambdas[1])
         if len(past) == 1:
-            return _corrected(ctx, x, sigma, sigma_next, slope)
+            return _corrected(ctx, x, lambdas[0], sigma_next, slope)
         older = (past[0].eps - past[1].eps) / (lambdas[1] - lambdas[2])
         curve = (slope - older) / (lambdas[0] - lambdas[2])
-        return _corrected(ctx, x, sigma, sigma_next, slope + curve * (lambdas[0] - lambdas[1]), curve)
+        return _corrected(ctx, x, lambdas[0], sigma_next, slope + curve * (lambdas[0] - lambdas[1]), curve)

@@ -193,6 +193,20 @@ def ends_are_limits(way: Any) -> None:
         require(found == expected, f"{name}({at}) is not its limit", found=found, limit=expected)
 
 
+@law("path", sigma=st.floats(1e-6, 0.9999999), sigma_next=st.floats(1e-7, 0.9999999))
+def stages_lie_inside_the_step(way: Any, *, sigma: float, sigma_next: float) -> None:
+    """Stages of a step are placed between its ends; `inner_lambda` is lambda, but where a flow path begins.
+
+    Solvers put stages at fractions of the step in log-SNR. Only at level 1 of a flow path, where that is
+    infinite, is a start made up, and it lies before the step's end however late that is.
+    """
+    found, expected = way.inner_lambda(sigma, sigma_next), way.lambda_(sigma)
+    require(found == expected, "inner_lambda is not lambda", sigma=sigma, found=found, expected=expected)
+    if way.name == "flow":
+        inner, end = way.inner_lambda(1.0, sigma_next), way.lambda_(sigma_next)
+        require(inner < end, "from 1 stages begin behind the end of the step", inner_lambda=inner, end=end)
+
+
 @law("path")
 def one_object_in_every_process(way: Any) -> None:
     """A path's pickle brings back the same object.
