@@ -65,7 +65,12 @@ class Grid(Sequence[float]):
     def __getitem__(self, index: int | slice) -> float | Grid:
         """Return a level, or a part of the grid as a grid (at least two levels)."""
         if isinstance(index, slice):
-            return Grid.of(self._levels[index])
+            part = self._levels[index]
+            if len(part) < 2:
+                raise GridError(
+                    f"a slice of {len(part)} levels is no grid, which has at least two; slice tuple(grid)"
+                )
+            return Grid.of(part)
         return self._levels[index]
 
     def __len__(self) -> int:

@@ -108,7 +108,7 @@ def _header(outcome: Outcome) -> None:
 
 def _printed(outcome: Outcome) -> str:
     """Return what is checked as Python writes it: of a noise source its class."""
-    from ..testing.subjects import source_of
+    from ..testing.written import source_of
 
     if outcome.target.kind == "noise" and outcome.target.entry is not None:
         return source_of(outcome.target.entry.load())[1]

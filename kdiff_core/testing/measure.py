@@ -26,7 +26,7 @@ def slope(sizes: Sequence[float], errors: Sequence[float]) -> float:
 
 
 def smooth_grid(
-    path: str, steps: int, warp: float = 0.0, first: float = 5.0, last: float = 0.2
+    path: str, steps: int, warp: float = 0.0, first: float = 5.0, last: float = 0.2, uneven: float = 0.0
 ) -> list[float]:
     """A grid that gets finer without changing its shape.
 
@@ -36,9 +36,10 @@ def smooth_grid(
         warp: In ]-1, 1[: 0 is uniform in log-SNR, above 0 the steps get smaller along the way.
         first: First level, as noise over signal.
         last: Last level, as noise over signal.
+        uneven: In [0, 1[: each second step is shorter by this part and the others longer, however fine.
     """
     way, span = as_path(path), math.log(first / last)
-    places = [i / steps for i in range(steps + 1)]
+    places = [(i + uneven * (i % 2) * (i < steps)) / steps for i in range(steps + 1)]
     ratios = [first * math.exp(-span * (u + warp * u * (1.0 - u))) for u in places]
     return [way.from_ratio(ratio) for ratio in ratios]
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .catalogue import Check
-from .subjects import Subject, source_of
+from .subjects import Subject
+from .written import source_of
 
 
 def snippet(check: Check, subject: Subject, example: Mapping[str, Any]) -> str:
@@ -23,9 +24,8 @@ def snippet(check: Check, subject: Subject, example: Mapping[str, Any]) -> str:
         more, expression = source_of(value)
         imports |= set(more)
         arguments.append(f"{name}={expression}")
-    lines = [line for line in imports if not line.startswith("from __main__ ")]
-    comment = ["# run where the subject is defined"] if len(lines) < len(imports) else []
     whole = f"{check.name}({', '.join(arguments)})"
     if len(whole) > 100:
         whole = "\n".join([f"{check.name}(", *(f"    {argument}," for argument in arguments), ")"])
-    return "\n".join([*comment, *sorted(lines, key=lambda line: (line[0] != "i", line)), "", whole])
+    # The comment about local names first, then whole modules.
+    return "\n".join([*sorted(imports, key=lambda line: ("#if".index(line[0]), line)), "", whole])

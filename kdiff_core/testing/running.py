@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import hypothesis
-from attrs import define, evolve, field
+from attrs import define, evolve, field, fields
 from hypothesis import strategies as st
 
 from ..errors import CapabilityError, ParameterError
+from ..names import nearest, quoted
 from .catalogue import Check, LawBroken, checks_for, find_check
 from .reproduce import snippet
 from .results import CheckResult, Report, Status
@@ -33,6 +34,7 @@ class _Search:
     subject: Subject
     settings: Settings
     examples: int = 0
+    failed: bool = False
     example: dict[str, Any] = field(factory=dict)
     measured: dict[str, tuple[float, float]] = field(factory=dict)
 
@@ -73,8 +75,12 @@ class _Search:
     def _search(self, given: dict[str, Any], strategies: dict[str, Any], count: int) -> None:
         def trial(drawn: dict[str, Any]) -> None:
             self.example = {**given, **drawn}
-            self.examples += 1
-            self._note(self.check.function(self.subject.value, **self.example) or {})
+            self.examples += not self.failed  # after a failure there are only simpler forms of it
+            try:
+                self._note(self.check.function(self.subject.value, **self.example) or {})
+            except Exception as error:
+                self.failed |= not isinstance(error, hypothesis.errors.UnsatisfiedAssumption)
+                raise
 
         if not strategies:
             trial({})
@@ -199,7 +205,7 @@ def check(
         UnknownNameError: Nothing has this name.
         CapabilityError: ``device="cuda"`` without a GPU.
     """
-    settings = evolve(settings or Settings.from_environment(), **options)
+    settings = _with_options(settings or Settings.from_environment(), options)
     check_device(settings.device)
     found = subject_of(subject, kind).expecting(known_failures)
     results = []
@@ -210,6 +216,15 @@ def check(
     if not results:
         raise ParameterError(f"none of these checks applies to {found.label}")
     return Report(found.label, found.kind, found.declared, settings, tuple(results))
+
+
+def _with_options(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    known = [field.name for field in fields(Settings)]
+    for name in options:
+        if name not in known:
+            close = quoted(nearest(name, known), "or") or quoted(known)
+            raise ParameterError(f"there is no option {name!r}; did you mean {close}?")
+    return evolve(settings, **options)
 
 
 def check_device(device: str) -> None:

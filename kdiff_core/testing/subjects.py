@@ -16,7 +16,9 @@ from ..errors import ParameterError, UnknownNameError
 from ..names import quoted
 from ..path import FLOW, VE, Path
 from ..registry import default_registry
+from ..sampler import StepSampler
 from .catalogue import KINDS, find_check
+from .written import reseeded, source_of
 
 _REGISTERED = ("sampler", "schedule", "process", "noise", "denoiser")
 _DECLARED = ("order", "order_smooth", "memory", "stochastic", "reaches_zero", "rises", "needs", "linear",
@@ -91,7 +93,7 @@ def subject_of(value: Any, kind: str | None = None) -> Subject:
     _check_kind(kind, value)
     imports, expression = source_of(value)
     named = isinstance(value, (type, Path)) or hasattr(value, "__qualname__")
-    label = expression if named else _ADDRESS.sub("", repr(value))
+    label = expression if named or attrs.has(type(value)) else _ADDRESS.sub("", repr(value))
     return Subject(kind, value, label, imports, expression).expecting(known)
 
 
@@ -175,6 +177,11 @@ def _check_kind(kind: str, value: Any) -> None:
     }.get(kind)  # fmt: skip
     if isinstance(value, type) and kind != "noise":
         raise ParameterError(f"{value.__name__} is a class; the kit checks a value: {value.__name__}()")
+    if kind == "sampler" and isinstance(value, protocols.Sampler) and not isinstance(value, StepSampler):
+        raise ParameterError(
+            f"{type(value).__name__} is a sampler, but no StepSampler, and the laws are about its step; "
+            "derive it from kdiff_core.StepSampler"
+        )
     if wanted is not None and not isinstance(value, wanted):
         raise ParameterError(f"{value!r:.80} is no {kind}: it lacks {quoted(_lacking(value, wanted))}")
     if not callable(value) and kind in ("schedule", "noise", "denoiser"):
@@ -194,35 +201,5 @@ def _seeded(value: Any) -> tuple[Callable[[Any], Any], Mapping[str, str]]:
                 f"{value!r:.80}: the checks draw with many seeds; give a function of the seed that makes the "
                 "source, such as its class"
             )
-        return functools.partial(_reseeded, value), getattr(value, "known_failures", {})
+        return functools.partial(reseeded, value), getattr(value, "known_failures", {})
     return value, getattr(value, "known_failures", {})
-
-
-def _reseeded(value: Any, seed: Any) -> Any:
-    return attrs.evolve(value, seed=seed)
-
-
-def source_of(value: Any) -> tuple[tuple[str, ...], str]:
-    """Imports, and an expression that makes a value, as well as it can be known from the value."""
-    if value is VE or value is FLOW:
-        return ("import kdiff_core as kd",), f"kd.{value.name.upper()}"
-    if isinstance(value, functools.partial) and value.func is _reseeded:
-        imports, expression = source_of(value.args[0])
-        return (*imports, "import attrs"), f"lambda seed: attrs.evolve({expression}, seed=seed)"
-    if isinstance(value, type) or (hasattr(value, "__qualname__") and "<" not in value.__qualname__):
-        return (f"from {value.__module__} import {value.__qualname__}",), value.__qualname__
-    return tuple(sorted(_classes(value))), repr(value)
-
-
-def _classes(value: Any) -> set[str]:
-    """Import lines of the classes in the repr of an attrs value."""
-    if isinstance(value, (list, tuple)):
-        return set().union(*map(_classes, value))
-    if not attrs.has(type(value)):
-        return set() if type(value).__module__ == "builtins" else {_import(type(value))}
-    inner = [_classes(getattr(value, f.name)) for f in attrs.fields(type(value)) if f.repr]
-    return {_import(type(value))}.union(*inner)
-
-
-def _import(kind: type) -> str:
-    return f"from {kind.__module__} import {kind.__qualname__}"

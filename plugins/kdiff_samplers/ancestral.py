@@ -43,6 +43,11 @@ class Ancestral(StepSampler):
         return not self.eta and self.solver.path_invariant
 
     @property
+    def needs(self) -> frozenset[str]:
+        """The solver's."""
+        return self.solver.needs
+
+    @property
     def stochastic(self) -> bool:
         """Whether any noise is added."""
         return self.eta > 0

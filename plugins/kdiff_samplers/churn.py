@@ -47,6 +47,11 @@ class Churn(StepSampler):
         return self.solver.path_invariant and self.s_tmin == 0 and self.s_tmax == math.inf
 
     @property
+    def needs(self) -> frozenset[str]:
+        """The solver's."""
+        return self.solver.needs
+
+    @property
     def stochastic(self) -> bool:
         """Whether any noise is added."""
         return self.s_churn > 0

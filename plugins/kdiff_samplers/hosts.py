@@ -43,6 +43,11 @@ class _Wrapped(StepSampler):
         """The solver's."""
         return self.solver.path_invariant
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """The solver's."""
+        return self.solver.needs
+
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The solver's step."""
         return self.solver.step(ctx, x, sigma, sigma_next)
@@ -60,11 +65,12 @@ class ReadAsVE(_Wrapped):
 
     @property
     def known_failures(self) -> Mapping[str, str]:
-        """What noise in the wrong proportion breaks."""
+        """The solver's, and what noise in the wrong proportion breaks."""
         if not self.stochastic:
-            return {}
+            return self.solver.known_failures
         why = "reads flow levels as VE levels, as ComfyUI does, so its noise is in the wrong proportion"
-        return {"shift_equivariance": why, "output_distribution": why}
+        laws = ("shift_equivariance", "exact_in_many_steps", "output_distribution")
+        return {**self.solver.known_failures, **dict.fromkeys(laws, why)}
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The solver's step with VE's alpha and log-SNR."""
@@ -87,7 +93,8 @@ class StartBelowOne(_Wrapped):
     def known_failures(self) -> Mapping[str, str]:
         """What taking pure noise for a state at 0.9999 breaks."""
         why = "takes the state at level 1 for one at 0.9999, as ComfyUI does"
-        return dict.fromkeys(("constant_denoiser_is_exact", "shift_equivariance"), why)
+        laws = ("constant_denoiser_is_exact", "shift_equivariance")
+        return {**self.solver.known_failures, **dict.fromkeys(laws, why)}
 
     def prepare(self, grid: Grid, path: Path, process: Process | None) -> Sequence[float]:
         """The grid with 0.9999 for 1."""

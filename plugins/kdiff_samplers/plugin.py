@@ -19,8 +19,10 @@ def kdiff_samplers() -> Iterable[Entry]:
 
 @hookimpl
 def kdiff_modifiers() -> Iterable[Entry]:
-    """Churn and ancestral noise, for any one-step sampler."""
+    """Churn, ancestral noise and restarts, for any one-step sampler; CFG++, for any."""
     return [
         row("churn", "churn:Churn", "arXiv:2206.00364", "adds noise before each step"),
         row("ancestral", "ancestral:Ancestral", "arXiv:2010.02502", "overshoots, then adds fresh noise"),
+        row("restart", "restart:Restart", "arXiv:2306.14878", "goes up with noise, and down again"),
+        row("cfg_pp", "cfg_pp:CFGpp", "arXiv:2406.08070", "guided data, unconditional noise"),
     ]

@@ -16,10 +16,24 @@ DATA = Path(__file__).parents[1] / "data" / "hosts.npz"
 SHAPE = (2, 2, 3, 4)
 K_DIFFUSION = (
     "euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms", "dpmpp_2s_ancestral", "dpmpp_sde",
-    "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde",
+    "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpm_fast",
 )  # fmt: skip
-COMFYUI = (*K_DIFFUSION, "dpmpp_2m_sde_heun", "ddpm")
-ONLY_COMFYUI = ("dpmpp_2m_sde_heun", "ddpm")
+# Of ComfyUI alone; by the bare name its numbers on VE, and by the host's on both paths.
+ONLY_COMFYUI = (
+    "dpmpp_2m_sde_heun", "ddpm", "heunpp2", "ipndm", "ipndm_v", "res_multistep", "res_multistep_ancestral",
+    "gradient_estimation", "sa_solver", "sa_solver_pece", "seeds_2", "seeds_3", "lcm", "euler_cfg_pp",
+    "euler_ancestral_cfg_pp", "dpmpp_2m_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "res_multistep_cfg_pp",
+    "res_multistep_ancestral_cfg_pp", "gradient_estimation_cfg_pp",
+)  # fmt: skip
+# By the host's name alone: the bare name has the exact integral, or the better end.
+HOSTED = {"deis": "deis", "er_sde": "er_sde", "uni_pc_bh1": "uni_pc", "uni_pc_bh2": "uni_pc_bh2"}
+COMFYUI = (*K_DIFFUSION, *ONLY_COMFYUI, *HOSTED)
+# The host drops the last predictor step of a grid that ends above 0.
+DEFECTS = {"comfyui/sa_solver/partial", "comfyui/sa_solver_pece/partial"}
+NOT_BUILT = {"dpm_adaptive"}
+# A host's coarse sum in float32 is as near as one gets.
+BARS = {"er_sde": 1e-7}
+OPTIONS = {"dpm_fast": {"evaluations": 12}}
 
 
 def grids():
@@ -36,10 +50,10 @@ def grids():
     }
 
 
-def mixture(path):
+def mixture(path, seed=1, scale=1.0, shift=0.0):
     """The exact denoiser of the recorded runs: a mixture of five normals with standard deviation 0.35."""
-    g = torch.Generator().manual_seed(1)
-    means = torch.randn(5, 24, generator=g, dtype=F64)
+    g = torch.Generator().manual_seed(seed)
+    means = torch.randn(5, 24, generator=g, dtype=F64) * scale + shift
     weights = torch.rand(5, generator=g, dtype=F64) + 0.2
     logw = (weights / weights.sum()).log()
 
@@ -55,34 +69,51 @@ def mixture(path):
     return denoiser
 
 
+class Guided:
+    """The guided denoiser of the recorded CFG++ runs: scale 3 between two mixtures."""
+
+    def __init__(self, path):
+        self.path, self.cond, self.uncond = path, mixture(path), mixture(path, 2, 0.7, 0.2)
+
+    def predict(self, x, sigma):
+        cond, uncond = self.cond(x, sigma), self.uncond(x, sigma)
+        return kd.Prediction(uncond + 3 * (cond - uncond), cond, uncond)
+
+    def __call__(self, x, sigma):
+        return self.predict(x, sigma).denoised
+
+
 def targets():
     with np.load(DATA) as recorded:
-        keys = set(recorded.files)
-    for grid, (path, _) in grids().items():
-        for name in K_DIFFUSION:
-            if f"k_diffusion/{name}/{grid}" in keys:
-                yield name, f"k_diffusion/{name}/{grid}"
-                yield f"k_diffusion:{name}", f"k_diffusion/{name}/{grid}"
-        for name in COMFYUI:
-            yield f"comfyui:{name}", f"comfyui/{name}/{grid}"
-            if name in ONLY_COMFYUI and path == "ve":
-                yield name, f"comfyui/{name}/{grid}"
+        keys = {key for key in recorded.files if key.count("/") == 2 and not key.endswith("/nfe")}
+    for key in sorted(keys - DEFECTS):
+        host, name, grid = key.split("/")
+        ve = grids()[grid][0] == "ve"
+        if name in NOT_BUILT or host == "x":
+            continue
+        yield f"{host}:{HOSTED.get(name, name)}", key
+        if (host == "k_diffusion" and name in K_DIFFUSION) or (name in ONLY_COMFYUI and ve):
+            yield name, key
 
 
 @pytest.mark.parametrize(("name", "key"), list(targets()), ids=lambda value: value)
 def test_gives_the_hosts_numbers(name, key):
     """By the name that stands for a host's sampler, its result is met to 1e-9 relative in float64."""
-    grid = key.rpartition("/")[2]
+    _, recorded_name, grid = key.split("/")
     path, sigmas = grids()[grid]
     with np.load(DATA) as recorded:
         x, expected = torch.tensor(recorded[f"x/{grid}"]), torch.tensor(recorded[key])
-    result = kd.get_sampler(name).run(mixture(path), x, sigmas, noise=interval_noise(x))
+    sampler = kd.get_sampler(name, **OPTIONS.get(recorded_name, {}))
+    denoiser = Guided(path) if "cfg_pp" in name else mixture(path)
+    result = sampler.run(denoiser, x, sigmas, noise=interval_noise(x))
     assert result.info["traced"]
-    assert float((result.x - expected).norm() / expected.norm()) < 1e-9
+    assert float((result.x - expected).norm() / expected.norm()) < BARS.get(recorded_name, 1e-9)
 
 
-def test_every_recorded_sampler_of_this_library_is_met():
-    """No recorded result of a sampler that is here is left out."""
+def test_every_recorded_sampler_is_met():
+    """No recorded result is left out but those of what is not built, and of what is a defect of the host."""
     with np.load(DATA) as recorded:
-        present = {key for key in recorded.files if key.split("/")[1] in COMFYUI and key.count("/") == 2}
-    assert present == {key for _, key in targets()}
+        keys = {key for key in recorded.files if key.count("/") == 2 and not key.endswith("/nfe")}
+    met = {key for _, key in targets()} | DEFECTS
+    assert {key.split("/")[1] for key in keys - met} <= NOT_BUILT
+    assert {key.split("/")[1] for key in met} == set(COMFYUI)

@@ -21,6 +21,8 @@ TOLERANCE = 0.3
 TOLERANCE_ABOVE = 0.7
 STEPS = (80, 160, 320)
 SAMPLES = 20_000
+# Steps alternate, 4 to 2, however many: on grids that get smooth a wrong ratio of steps is not seen.
+UNEVEN = 1 / 3
 # Variances 0.01 to 4 in a rotated frame: on one variance the error is one number, which crosses zero.
 COVARIANCE = (
     (0.4786, 0.8286, -0.1857, -0.6714),
@@ -34,8 +36,8 @@ COVARIANCE = (
     "sampler",
     when=lambda s: s.stochastic and s.linear,
     share=0.1,
-    mean=st.floats(-1.0, 1.0),
-    warp=st.floats(-0.5, 0.5),
+    mean=st.floats(0.25, 1.0),
+    warp=st.floats(0.1, 0.5) | st.floats(-0.5, -0.1),
 )
 def output_distribution(sampler: Any, *, path: str, mean: float, warp: float) -> dict[str, float]:
     """On normal data the output's mean and covariance approach the exact ones with the declared order.
@@ -63,7 +65,7 @@ def output_distribution(sampler: Any, *, path: str, mean: float, warp: float) ->
 
 def distribution_error(sampler: Any, path: str, problem: Gaussian, steps: int, warp: float = 0.0) -> float:
     """Distance of the output's moments from the exact marginal, in standard deviations."""
-    grid = smooth_grid(path, steps, warp)
+    grid = smooth_grid(path, steps, warp, uneven=UNEVEN)
     exact = Moments(*problem.marginal(grid[-1]))
     return output_moments(sampler.plan(grid, path), problem).distance(exact)
 

@@ -6,9 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -17,61 +17,14 @@ from torch import Tensor
 from ...draw import StepNoise
 from ...state import flatten
 from ..catalogue import LawBroken, law, require
+from . import statistics
 from .denoisers import global_randomness_untouched
+from .statistics import ASKED, PICTURE, SMALL, drawn, empty
 
 Make = Callable[[Any], Any]
 
-# Statistics are refused beyond so many of their standard deviations. A sound source is beyond 6 once in 5e8
-# statistics (once in 1e8 for the fourth moment, whose tail is a little heavier), so that not one of thousands
-# of examples rejects it, while a variance that is 4 % off is seen in 60,000 values.
-SIGMAS = 6.0
-VALUES = 60_000
-
 seeds = st.integers(0, 2**32 - 2)
 several = st.lists(seeds, min_size=2, max_size=5, unique=True)
-
-
-class Ask(NamedTuple):
-    """The arguments of one draw."""
-
-    sigma_from: float = 2.0
-    sigma_to: float = 1.0
-    stream: str = "step"
-    visit: int = 0
-
-
-ASKED = {
-    "a step": Ask(),
-    "the next interval": Ask(1.0, 0.5),
-    "an interval apart": Ask(9.0, 5.0),
-    "another stream": Ask(stream="restart"),
-    "another visit": Ask(visit=1),
-    "the initial noise": Ask(0.0, 0.0, "start"),
-}
-
-
-def empty(batch: int, size: int, dtype: str, device: str) -> Tensor:
-    """A state to draw for; its values are not read."""
-    return torch.zeros(batch, size, dtype=getattr(torch, dtype), device=device)
-
-
-def drawn(source: Any, x: Any, ask: Ask = ASKED["a step"]) -> Any:
-    """Noise of a source, as the core asks for it."""
-    return source.noise(x, ask.sigma_from, ask.sigma_to, ask.stream, ask.visit)
-
-
-def unrelated(draws: dict[str, Tensor]) -> dict[str, float]:
-    """Require that draws are different and do not correlate."""
-    for (a, first), (b, second) in combinations(draws.items(), 2):
-        require(not torch.equal(first, second), f"{a} and {b} get the same noise")
-    rows = torch.stack([draw.double().flatten() for draw in draws.values()])
-    found = (torch.corrcoef(rows) - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs()
-    worst = int(found.argmax())
-    a, b = (list(draws)[i] for i in divmod(worst, len(rows)))
-    greatest, bound = float(found.max()), SIGMAS / rows.shape[1] ** 0.5
-    message = f"the noises of {a} and {b} correlate; they must be independent"
-    require(greatest <= bound, message, correlation=greatest, bound=bound)
-    return {"correlation": greatest}
 
 
 @law("noise", seed=seeds, ask=st.sampled_from(sorted(ASKED)))
@@ -86,22 +39,27 @@ def unit_normal(
     / n)``, ``sqrt(96 / n)``.
     """
     found = {}
-    for row in drawn(make(seed), empty(2, VALUES, dtype, device), ASKED[ask]).double():
-        for name, power, value, spread in (
-            ("mean", 1, 0, 1),
-            ("variance", 2, 1, 2),
-            ("fourth moment", 4, 3, 96),
-        ):
-            found[name] = float((row**power).mean())
-            bound = SIGMAS * (spread / VALUES) ** 0.5
-            message = f"the {name} of its noise is {found[name]:.4f}, not {value}"
-            require(
-                abs(found[name] - value) <= bound, message, **{name.split()[0]: found[name], "bound": bound}
-            )
+    for sample in drawn(make(seed), empty(2, (4, 100, 150), dtype, device), ASKED[ask]).double():
+        found = statistics.standard_normal(sample)
     return found
 
 
-@law("noise", seed=seeds, apart=st.sampled_from([1, 2, 1000]))
+@law("noise", seed=seeds, ask=st.sampled_from(sorted(ASKED)))
+def independent_within_a_sample(
+    make: Make, *, seed: int, ask: str, device: str = "cpu", dtype: str = "float64"
+) -> dict[str, float]:
+    """Channels, neighbours and halves of a sample get independent noise.
+
+    The marginal of a step is that of white noise; channels that share it leave grey grain, neighbours that
+    share it leave blotches, and a part that comes twice shows as a pattern. Typical breakers: one channel
+    expanded over all, noise that is resized or smoothed to fit, a short draw repeated up to the size.
+    """
+    like = {"picture": empty(1, PICTURE, dtype, device), "row": empty(1, (20_000,), dtype, device)}
+    found = drawn(make(seed), like, ASKED[ask])
+    return {"correlation": max(statistics.unrelated_within(leaf[0]) for leaf in flatten(found))}
+
+
+@law("noise", seed=seeds, apart=st.sampled_from([1, 2, 1000, 2**16]))
 def independent_between_samples(
     make: Make, *, seed: int, apart: int, device: str = "cpu", dtype: str = "float64"
 ) -> dict[str, float]:
@@ -113,12 +71,12 @@ def independent_between_samples(
     for each tensor.
     """
     other = seed - apart if seed >= apart else seed + apart
-    like = {"a": empty(2, 20_000, dtype, device), "b": empty(2, 20_000, dtype, device)}
+    like = {"a": empty(2, PICTURE, dtype, device), "b": empty(2, (20_000,), dtype, device)}
     draws: dict[str, Tensor] = {}
     for name, number in (("a seed", seed), (f"the seed {other - seed:+d}", other)):
         for part, leaf in zip(("first", "second"), flatten(drawn(make(number), like)), strict=True):
             draws |= {f"sample {i} of {name}, {part} tensor": row for i, row in enumerate(leaf)}
-    return unrelated(draws)
+    return statistics.unrelated(draws)
 
 
 @law("noise", seed=seeds)
@@ -131,8 +89,54 @@ def independent_between_draws(
     twice. Typical breakers: a seed made of the step's index alone, a stream or visit that is left out of the
     key, so that a restart goes back over the very noise that led there.
     """
-    source, x = make(seed), empty(1, 20_000, dtype, device)
-    return unrelated({name: drawn(source, x, ask) for name, ask in ASKED.items()})
+    source, x = make(seed), empty(1, PICTURE, dtype, device)
+    return statistics.unrelated({name: drawn(source, x, ask) for name, ask in ASKED.items()})
+
+
+@law("noise", seed=seeds, lowest=st.floats(0.002, 0.5), ratio=st.floats(1.01, 2.0))
+def every_draw_its_own(
+    make: Make, *, seed: int, lowest: float, ratio: float, device: str = "cpu", dtype: str = "float64"
+) -> None:
+    """No two draws are alike, of whatever interval, stream, visit, sample or neighbouring seed.
+
+    Schedules of a thousand steps have levels that differ in the fourth digit, steps share an end with those
+    that churn or a restart takes upwards again, and names and counts are the plugins' own. Typical breakers:
+    levels that are rounded, one end of the interval left out of the key, the length of a stream's name, a sum
+    or a string of several parts, so that sample 1 of a visit is sample 0 of the next.
+    """
+    levels = [lowest * ratio**i for i in range(11, -1, -1)]
+    x = empty(2, SMALL, dtype, device)
+
+    def draws() -> Iterator[tuple[str, Tensor]]:
+        for name, number in (("a seed", seed), ("the next seed", seed + 1)):
+            source = make(number)
+            for ask in statistics.many_asks(levels, rising=bool(getattr(source, "brownian", False))):
+                a, b, stream, visit = ask
+                yield f"{name} from {a!r} to {b!r}, {stream!r}, visit {visit}", drawn(source, x, ask)
+
+    statistics.all_different(draws())
+
+
+@law("noise", share=0.5, seed=seeds)
+def every_seed_its_own(make: Make, *, seed: int, device: str = "cpu", dtype: str = "float64") -> None:
+    """Each of the 32 bits of a seed counts.
+
+    Hosts draw seeds at random from all that they offer; of 16 bits, two of 300 images are likely to be the
+    same one. Typical breakers: a seed taken modulo a smaller number, one that goes through float32.
+    """
+    statistics.all_different(statistics.every_bit(make, seed, range(32), dtype, device))
+
+
+@law("noise", share=0.5, seed=seeds)
+def seeds_beyond_32_bits(make: Make, *, seed: int, device: str = "cpu", dtype: str = "float64") -> None:
+    """Seeds beyond 32 bits are refused, or each of their bits counts as well.
+
+    ComfyUI's seeds have 64 bits; one of which the upper half is dropped gives another seed's picture, and
+    nothing says so. Typical breakers: ``seed & 0xffffffff``, and ``torch.Generator.manual_seed``, which
+    keeps 32 bits on the CPU: hash the seed into the key, raise for larger ones, or list the law in
+    `known_failures`.
+    """
+    statistics.all_different(statistics.every_bit(make, seed, range(32, 63), dtype, device))
 
 
 @law("noise", seed=seeds, order=st.permutations(sorted(ASKED)))
@@ -145,7 +149,7 @@ def pure_function_of_its_arguments(
     middle. Typical breakers: a generator that goes on from draw to draw, a counter of calls, a cache that is
     keyed by less.
     """
-    source, x = make(seed), empty(2, 50, dtype, device)
+    source, x = make(seed), empty(2, (50,), dtype, device)
     first = {name: drawn(source, x, ask).clone() for name, ask in ASKED.items()}
     for name in order:
         same = torch.equal(drawn(source, x, ASKED[name]), first[name])
@@ -164,7 +168,7 @@ def same_for_any_batch(make: Make, *, chosen: list[int], device: str = "cpu", dt
     for all samples, the first of a large batch are those of a small one. Typical breakers: one draw for the
     whole batch, the place in the batch as part of the key, noise that is normalised over the batch.
     """
-    x = empty(len(chosen), 50, dtype, device)
+    x = empty(len(chosen), SMALL, dtype, device)
     whole = drawn(make(chosen), x)
     turned = drawn(make([*chosen[1:], chosen[0]]), x).roll(1, 0)
     for i, seed in enumerate(chosen):
@@ -214,7 +218,7 @@ def global_random_state_is_untouched(
     Typical breakers: ``torch.randn`` without a generator, ``torch.manual_seed`` before it.
     """
     with global_randomness_untouched("it"):
-        drawn(make(seed), empty(2, 10, dtype, device), ASKED[ask])
+        drawn(make(seed), empty(2, SMALL, dtype, device), ASKED[ask])
 
 
 WIDTHS = st.lists(st.floats(0.3, 2.0), min_size=3, max_size=3)
@@ -233,7 +237,7 @@ def increments_of_one_brownian_path(
     with it here; one that says False draws the increments itself. Typical breaker: False, and independent
     draws all the same.
     """
-    source, x = make(seed), empty(1, 20_000, dtype, device)
+    source, x = make(seed), empty(1, PICTURE, dtype, device)
     declared = isinstance(getattr(source, "brownian", None), bool)
     require(declared, "its attribute brownian is not True or False")
     ends = [1.0 + sum(widths[i:]) for i in range(4)]
@@ -246,23 +250,12 @@ def increments_of_one_brownian_path(
             start, end = asked[i]
             found[i] = step(start, end, "step").double()
         for i, j in combinations(range(5), 2):
-            worst = max(worst, _covariance(asked[i], asked[j], found[i], found[j]))
+            worst = max(worst, statistics.of_one_path(asked[i], asked[j], found[i], found[j]))
         whole = found[4] * near**0.5 + found[2] * (1 - near) ** 0.5
         error = max(error, float((whole - found[0]).abs().max()))
     rounding = 1e-10 if dtype == "float64" else 1e-4
     require(error <= rounding, "the noise of a whole is not made of that of its parts", error=error)
     return {"error of a covariance": worst, "error of the sum": error}
-
-
-def _covariance(one: tuple[float, float], other: tuple[float, float], x: Tensor, y: Tensor) -> float:
-    """Require that the noises of two intervals have the covariance of increments; return its error."""
-    (a, b), (c, d) = one, other
-    expected: float = max(0.0, min(a, c) - max(b, d)) / ((a - b) * (c - d)) ** 0.5
-    found = float((x * y).mean())
-    bound = SIGMAS * ((1 + expected**2) / x.numel()) ** 0.5
-    message = f"the noises of [{a:.3g}, {b:.3g}] and [{c:.3g}, {d:.3g}] are not of one Brownian path"
-    require(abs(found - expected) <= bound, message, covariance=found, expected=expected)
-    return abs(found - expected)
 
 
 CHILD = """
@@ -282,7 +275,7 @@ def same_bits_in_another_process(make: Make, *, dtype: str = "float64") -> None:
     string, which Python salts anew in each process, the time or the process's number in the key. The function
     that makes the source must be picklable for this: a class, or a function of a module.
     """
-    x, asked = empty(2, 20, dtype, "cpu"), [tuple(ask) for ask in ASKED.values()]
+    x, asked = empty(2, (20,), dtype, "cpu"), [tuple(ask) for ask in ASKED.values()]
     try:
         sent = pickle.dumps(sys.path) + pickle.dumps((make, x, asked))
     except Exception as error:

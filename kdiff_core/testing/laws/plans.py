@@ -18,6 +18,7 @@ from ..measure import interpret, rounding, smooth_grid
 from ..problems import Gaussian, random_state
 from ..variants import Function, model_for, untraced
 from .exactness import SEEDS, allowed, difference, equal
+from .schedules import LogProcess
 
 
 def traced(sampler: Any) -> bool:
@@ -187,3 +188,18 @@ def _toy(x: Any, sigma: Any) -> Any:
 
 def _scalar(value: float) -> torch.Tensor:
     return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+
+
+@law("sampler", grid=draw.grids, seed=SEEDS)
+def takes_a_process(sampler: Any, *, path: str, grid: Any, seed: int) -> None:
+    """It runs with the noise process of a model at hand, and is the same from run to run.
+
+    Hosts hand over what the model was trained on where they know it. A sampler may use it, `ctx.process` and
+    in `prepare`, and most do not; none stumbles over it.
+    """
+    process = LogProcess(0.01, 0.99 if path == "flow" else 20.0, path)
+    x, model = random_state(seed), model_for(sampler, Gaussian(path))
+    first, again = (sampler(model, x, grid, seed=seed, process=process) for _ in range(2))
+    require(bool(torch.isfinite(first).all()), "with a process the result is not finite")
+    off = difference(again, first)
+    require(off == 0.0, "with a process, the same run gives something else", difference=off)

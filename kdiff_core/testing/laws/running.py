@@ -32,12 +32,16 @@ def same_bits(found: Any, expected: Any, message: str) -> None:
 def driven(stepper: Stepper, model: Any) -> Any:
     """The result of a stepper, one model output at a time."""
     while not stepper.done:
-        output = model.predict if getattr(model, "predict", None) else model
-        stepper.step(output(stepper.x, stepper.sigma_tensor))
+        stepper.step(model(stepper.x, stepper.sigma_tensor))
     return stepper.x
 
 
-@law("sampler", when=traced, grid=draw.grids, seed=SEEDS)
+def pushable(sampler: Any) -> bool:
+    """Whether a Stepper can drive it: it has a plan, and needs one output at a time."""
+    return traced(sampler) and not sampler.needs
+
+
+@law("sampler", when=pushable, grid=draw.grids, seed=SEEDS)
 def stepper_equals_engine(
     sampler: Any, *, path: str, grid: Any, seed: int, device: str = "cpu", dtype: str = "float64"
 ) -> None:
@@ -71,9 +75,9 @@ def resume_equals_run(
     after = sampler.run(model, resume=loaded)
     same_bits(after.x, whole.x, f"resumed after {stop} of {steps} steps it ends elsewhere")
     require(after.evaluations == whole.evaluations, "the evaluations of both halves do not add up")
-    same_bits(
-        driven(Stepper.resume(half.checkpoint), model), whole.x, "a Stepper resumed there ends elsewhere"
-    )
+    if pushable(sampler):
+        pushed = driven(Stepper.resume(half.checkpoint), model)
+        same_bits(pushed, whole.x, "a Stepper resumed there ends elsewhere")
 
 
 @law("sampler", seed=SEEDS, warp=st.floats(-0.5, 0.5))

@@ -291,7 +291,7 @@ def test_only_some_checks():
 
 def test_options_that_there_are_not():
     """An unknown setting, and one that is none, are refused."""
-    with pytest.raises(TypeError, match="example"):
+    with pytest.raises(ParameterError, match="did you mean 'examples'"):
         check_sampler("euler", example=3)
     for wrong in (
         {"examples": 0},

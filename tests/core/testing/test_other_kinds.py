@@ -341,6 +341,111 @@ class AnyVisit(Source):
         return super().noise(x, sigma_from, sigma_to, stream, 0)
 
 
+class GreyGrain(Source):
+    """All channels of a sample share one draw."""
+
+    def noise(self, x, *key):
+        return each(super().noise(x, *key), lambda leaf: leaf[:, :1].expand_as(leaf).clone())
+
+
+class Blurred(Source):
+    """Neighbours correlate; the variance is mended."""
+
+    def noise(self, x, *key):
+        return each(super().noise(x, *key), lambda leaf: (leaf + leaf.roll(1, -1)) / 2**0.5)
+
+
+class HalfTwice(Source):
+    """The second half of a sample repeats the first."""
+
+    def noise(self, x, *key):
+        def repeated(leaf):
+            rows = leaf.flatten(1)
+            half = rows.shape[1] // 2
+            return torch.cat([rows[:, :half], rows[:, :half], rows[:, 2 * half :]], 1).view_as(leaf)
+
+        return each(super().noise(x, *key), repeated)
+
+
+class RoundedLevels(Source):
+    """Late steps, whose levels are the same to two digits, repeat their noise."""
+
+    def noise(self, x, sigma_from, sigma_to, *key):
+        return super().noise(x, round(sigma_from, 2), round(sigma_to, 2), *key)
+
+
+class FourDigits(Source):
+    """Late steps of a thousand repeat their noise."""
+
+    def noise(self, x, sigma_from, sigma_to, *key):
+        return super().noise(x, round(sigma_from, 4), round(sigma_to, 4), *key)
+
+
+class FromOnly(Source):
+    def noise(self, x, sigma_from, sigma_to, *key):
+        return super().noise(x, sigma_from, 0.0, *key)
+
+
+class ToOnly(Source):
+    def noise(self, x, sigma_from, sigma_to, *key):
+        return super().noise(x, 0.0, sigma_to, *key)
+
+
+class Sorted(Source):
+    """A rising interval gets the noise of the falling one, backwards as on a path."""
+
+    def noise(self, x, sigma_from, sigma_to, *key):
+        found = super().noise(x, max(sigma_from, sigma_to), min(sigma_from, sigma_to), *key)
+        return each(found, lambda leaf: leaf if sigma_from >= sigma_to else -leaf)
+
+
+class EvenAndOddVisits(Source):
+    def noise(self, x, sigma_from, sigma_to, stream="step", visit=0):
+        return super().noise(x, sigma_from, sigma_to, stream, visit % 2)
+
+
+class LengthOfTheStream(Source):
+    def noise(self, x, sigma_from, sigma_to, stream="step", visit=0):
+        return super().noise(x, sigma_from, sigma_to, "s" * len(stream), visit)
+
+
+class OneString(Source):
+    """Visit 11 of a stream is visit 1 of another whose name ends in 1."""
+
+    def noise(self, x, sigma_from, sigma_to, stream="step", visit=0):
+        return super().noise(x, sigma_from, sigma_to, f"{stream}{visit}", 0)
+
+
+class SumOfSeedAndVisit(Source):
+    """A visit of a seed is the next visit of the seed before it."""
+
+    def noise(self, x, sigma_from, sigma_to, stream="step", visit=0):
+        seed = self.inner.seed
+        seed = seed + visit if isinstance(seed, int) else [number + visit for number in seed]
+        return kd.KeyedNoise(seed).noise(x, sigma_from, sigma_to, stream, 0)
+
+
+class ShortSeed(Source):
+    bits = 16
+
+    def __init__(self, seed):
+        one = isinstance(seed, int)
+        super().__init__(seed % 2**self.bits if one else [number % 2**self.bits for number in seed])
+
+
+class LowHalfOfTheSeed(ShortSeed):
+    bits = 32
+
+
+class RefusesLongSeeds(Source):
+    """Says that it does not take a seed beyond 32 bits, which is sound."""
+
+    def __init__(self, seed):
+        if max([seed] if isinstance(seed, int) else seed) >= 2**32:
+            raise kd.ParameterError("seed: at most 32 bits")
+        super().__init__(seed)
+
+
 class SaysItIsBrownian(Source):
     """Draws overlapping intervals independently, and tells the core to leave them to it."""
 
@@ -532,6 +637,21 @@ MUTANTS = [
     (NextSeed, "noise", "independent_between_samples", "same noise"),
     (AnyStream, "noise", "independent_between_draws", "another stream"),
     (AnyVisit, "noise", "independent_between_draws", "another visit"),
+    (GreyGrain, "noise", "independent_within_a_sample", "along dimension 1"),
+    (Blurred, "noise", "independent_within_a_sample", "1 apart along dimension 3"),
+    (HalfTwice, "noise", "independent_within_a_sample", "within a sample"),
+    (RoundedLevels, "noise", "independent_between_draws", "a late interval and the last interval"),
+    (RoundedLevels, "noise", "every_draw_its_own", "same noise"),
+    (FourDigits, "noise", "every_draw_its_own", "same noise"),
+    (FromOnly, "noise", "every_draw_its_own", "same noise"),
+    (ToOnly, "noise", "every_draw_its_own", "same noise"),
+    (Sorted, "noise", "every_draw_its_own", "its sign"),
+    (EvenAndOddVisits, "noise", "independent_between_draws", "the visit after"),
+    (LengthOfTheStream, "noise", "independent_between_draws", "same letters"),
+    (OneString, "noise", "every_draw_its_own", "visit 11"),
+    (SumOfSeedAndVisit, "noise", "every_draw_its_own", "the next seed"),
+    (ShortSeed, "noise", "every_seed_its_own", "bit 16"),
+    (LowHalfOfTheSeed, "noise", "seeds_beyond_32_bits", "bit 32"),
     (SaysItIsBrownian, "noise", "increments_of_one_brownian_path", "Brownian"),
     (Float32, "noise", "like_the_state", "dtype"),
     (OneBuffer, "noise", "like_the_state", "fresh memory"),
@@ -569,6 +689,12 @@ def test_planted_bugs_are_found(subject, kind, name, word):
     assert word in found.message
     with pytest.raises(LawBroken, match=name):
         found.raise_if_broken()
+
+
+def test_a_source_that_refuses_long_seeds_is_sound():
+    """A source may take 32 bits, if it says so: only a seed that is cut in silence is a bug."""
+    report = check(RefusesLongSeeds, "noise")
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""Restart: a part of the trajectory is gone through again from fresh noise, for any one-step solver."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from kdiff_core import Grid, Path, Process, StepContext, StepSampler, get_sampler
+from kdiff_core.errors import ParameterError
+from kdiff_core.parameters import not_negative, positive
+from kdiff_core.sampler import check_one_step
+
+RHO = 7.0  # of Karras et al. 2022, arXiv:2206.00364, eq. 5
+
+
+def _at_least(least: int) -> Any:
+    def validate(instance: Restart, attribute: Attribute[Any], value: int | None) -> None:
+        if value is None and attribute.default is None:
+            return
+        if type(value) is not int or value < least:
+            raise ParameterError(f"Restart: {attribute.name}={value!r} is no whole number from {least} on")
+
+    return validate
+
+
+def _above_low(instance: Restart, attribute: Attribute[Any], value: float) -> None:
+    if value <= instance.restart_low:
+        raise ParameterError(f"Restart: restart_high={value} is not above restart_low={instance.restart_low}")
+
+
+@frozen
+class Restart(StepSampler):
+    """Restart sampling: noise is added to a state near the end, and the way down is gone again.
+
+    Xu et al. 2023, arXiv:2306.14878, Algorithm 1, with one interval; its levels are noise over signal, the
+    same on every path. The run restarts from the level of the grid that is nearest to `restart_low`, if that
+    is below `restart_high`. The noise is exact, so the distribution has the solver's order.
+
+    Attributes:
+        solver: The solver, a sampler or its name.
+        restart_low: Level, as noise over signal, at which the run restarts.
+        restart_high: Level that it goes up to, at most the grid's first.
+        restart_steps: Steps of each way down, spaced as Karras et al. do. Default: by the grid's own levels.
+        restart_times: How often it restarts; 0 is the solver alone.
+        s_noise: Factor of the noise.
+    """
+
+    solver: StepSampler = field(default="heun", converter=get_sampler, validator=check_one_step)
+    restart_low: float = field(default=0.1, converter=float, validator=positive, metadata={"unit": "sigma"})
+    restart_high: float = field(
+        default=2.0, converter=float, validator=[positive, _above_low], metadata={"unit": "sigma"}
+    )
+    restart_steps: int | None = field(default=None, validator=_at_least(1))
+    restart_times: int = field(default=1, validator=_at_least(0))
+    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
+
+    @property
+    def order(self) -> int:
+        """The solver's."""
+        return self.solver.order
+
+    @property
+    def reaches_zero(self) -> bool:
+        """The solver's."""
+        return self.solver.reaches_zero
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The solver's."""
+        return self.solver.needs
+
+    @property
+    def linear(self) -> bool:
+        """The solver's."""
+        return self.solver.linear
+
+    @property
+    def path_invariant(self) -> bool:
+        """The solver's: noise is added in VE coordinates."""
+        return self.solver.path_invariant
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it restarts."""
+        return self.restart_times > 0
+
+    @property
+    def rises(self) -> bool:
+        """Whether it restarts."""
+        return self.restart_times > 0
+
+    @property
+    def known_failures(self) -> Mapping[str, str]:
+        """What a number of steps that stays the same breaks."""
+        if self.restart_steps is None or not self.restart_times:
+            return {}
+        why = "the way down has a fixed number of steps, whose error more steps elsewhere do not reduce"
+        return {"output_distribution": why}
+
+    def prepare(self, grid: Grid, path: Path, process: Process | None) -> Sequence[float]:
+        """The levels with those of the restarts after the level at which they begin."""
+        levels = list(self.solver.prepare(grid, path, process))
+        ratios = [path.ratio(level) for level in levels]
+        ends = [i for i, ratio in enumerate(ratios) if 0 < ratio < math.inf]
+        if not ends or not self.restart_times:
+            return grid if tuple(levels) == tuple(grid) else levels
+        at = min(ends, key=lambda i: abs(math.log(ratios[i] / self.restart_low)))
+        high, low = min(self.restart_high, ratios[0]), ratios[at]
+        if low >= high:
+            return grid if tuple(levels) == tuple(grid) else levels
+        if self.restart_steps is None:
+            down = [levels[i] for i in range(at) if low < ratios[i] < high]
+        else:
+            first, last = high ** (1.0 / RHO), low ** (1.0 / RHO)
+            parts = [i / self.restart_steps for i in range(1, self.restart_steps)]
+            down = [path.from_ratio((first + part * (last - first)) ** RHO) for part in parts]
+        again = [path.from_ratio(high), *down, levels[at]]
+        return [*levels[: at + 1], *again * self.restart_times, *levels[at + 1 :]]
+
+    def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
+        """Down with the solver, or up with noise."""
+        if sigma_next <= sigma:
+            return self.solver.step(ctx, x, sigma, sigma_next)
+        return ctx.renoise(x, sigma, sigma_next, ctx.noise(sigma, sigma_next, "restart"), self.s_noise)
