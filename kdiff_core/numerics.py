@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 Number = Any  # float, a torch scalar, or a high-precision number
@@ -79,6 +80,26 @@ def phi(k: int, h: Number) -> Number:
     if k == 1:
         return expm1(h) / h
     return (phi(k - 1, h) - 1.0 / math.factorial(k - 1)) / h
+
+
+@lru_cache(maxsize=32)
+def gauss_legendre(n: int) -> tuple[tuple[float, float], ...]:
+    """Places in [0, 1] and weights of the Gauss-Legendre rule, exact for polynomials of degree ``2 n - 1``.
+
+    Args:
+        n: Number of places.
+    """
+    found = []
+    for i in range(n):
+        u = math.cos(math.pi * (i + 0.75) / (n + 0.5))
+        for _ in range(8):  # Newton's method on the Legendre polynomial, by its recurrence
+            before, value = 1.0, u
+            for k in range(2, n + 1):
+                before, value = value, ((2 * k - 1) * u * value - (k - 1) * before) / k
+            slope = n * (before - u * value) / (1.0 - u * u)
+            u -= value / slope
+        found.append((0.5 - 0.5 * u, 1.0 / ((1.0 - u * u) * slope * slope)))
+    return tuple(found)
 
 
 def lagrange_integrals(nodes: Sequence[Number], start: Number, end: Number) -> list[Number]:

@@ -98,4 +98,4 @@ def _findings(result: CheckResult) -> Iterator[tuple[str, str]]:
         yield "at", f"{'/'.join(Path(file).parts[-2:])}:{line} in {function}"
     if result.numbers:
         yield "numbers", ", ".join(f"{name} = {shown(value)}" for name, value in result.numbers.items())
-    yield "seed", f"{result.seed}, {counted(result.examples, 'example')} tried; the simplest that fails:"
+    yield "seed", f"{result.seed}; example {result.examples:,} fails, in its simplest form:"

@@ -73,7 +73,7 @@ class CheckResult:
         ]
         if self.numbers:
             lines.append("  numbers: " + ", ".join(f"{k} = {show(v)}" for k, v in self.numbers.items()))
-        lines.append(f"  seed: {self.seed}, {self.examples} examples tried; this is the simplest that fails")
+        lines.append(f"  seed: {self.seed}; example {self.examples} fails, here in its simplest form")
         lines += ["  reproduce:", *(f"    {line}" for line in self.snippet.splitlines())]
         return "\n".join(lines)
 

@@ -33,23 +33,30 @@ class Teacher(StepContext):
         path: The noise path.
         grid: Levels, as high-precision numbers.
         variance: Variance of the data.
+        plain: Whether to leave the wave and the square out, so that the data are normal.
     """
 
-    def __init__(self, sampler: Any, path: Path, grid: Sequence[Any], variance: float) -> None:
+    def __init__(
+        self, sampler: Any, path: Path, grid: Sequence[Any], variance: float, plain: bool = False
+    ) -> None:
         super().__init__(grid, path, None, sampler.memory)
         self.sampler = sampler
         self.way = path  # a wrapper may have the step see another path; the data stay on this one
         self.variance = mpmath.mpf(variance)
         self.mean = mpmath.mpf(MEAN)
+        self.height = HEIGHT * (not plain)
         # Another phase for each variance: the waves bend in none of them at once.
         self.phase = mpmath.pi / 4 * VARIANCES.index(variance) if variance in VARIANCES else mpmath.mpf(0)
 
     def denoise(self, x: Any, sigma: Any) -> Any:
         """The denoiser's output."""
         a, v, phase = self.way.alpha(sigma), self.variance, self.phase + WAVES * mpmath.log(sigma)
-        wave, slope = HEIGHT * mpmath.sin(phase), HEIGHT * WAVES * mpmath.cos(phase)  # y and sigma y'
+        wave, slope = (
+            self.height * mpmath.sin(phase),
+            self.height * WAVES * mpmath.cos(phase),
+        )  # y and sigma y'
         normal = self.mean + a * v / (a * a * v + sigma * sigma) * (x - wave - a * self.mean)
-        output = normal + wave - slope + (x - self.exact(sigma)) ** 2 / 5
+        output = normal + wave - slope + (x - self.exact(sigma)) ** 2 * self.height / 2
         self._evaluated(sigma, output)
         return output
 
@@ -69,7 +76,7 @@ class Teacher(StepContext):
         return (
             b * self.mean
             + (1 - a * self.mean) * scale
-            + HEIGHT * mpmath.sin(self.phase + WAVES * mpmath.log(sigma))
+            + self.height * mpmath.sin(self.phase + WAVES * mpmath.log(sigma))
         )
 
     def last_step_error(self) -> Any:
@@ -86,7 +93,9 @@ class Teacher(StepContext):
         return after - self.exact(self.grid[-1])
 
 
-def one_step_error(sampler: Any, path: str, h: float, ratios: Sequence[float], lam: float) -> float:
+def one_step_error(
+    sampler: Any, path: str, h: float, ratios: Sequence[float], lam: float, plain: bool = False
+) -> float:
     """Error of a step of size `h` in log-SNR from `lam` on, after exact steps of sizes ``ratio * h``.
 
     Args:
@@ -95,6 +104,7 @@ def one_step_error(sampler: Any, path: str, h: float, ratios: Sequence[float], l
         h: Size of the step.
         ratios: Sizes of the steps before it, the newest first, as multiples of `h`; its memory many.
         lam: Log-SNR at its start.
+        plain: Whether the data are normal and nothing else; see `Teacher`.
 
     Returns:
         The norm of the errors over the `VARIANCES`.
@@ -105,5 +115,5 @@ def one_step_error(sampler: Any, path: str, h: float, ratios: Sequence[float], l
         for ratio in ratios[: sampler.memory]:
             ends.append(ends[-1] - mpmath.mpf(h) * ratio)
         grid = [way.sigma(mpmath.mpf(end)) for end in reversed(ends)]
-        errors = [Teacher(sampler, way, grid, variance).last_step_error() for variance in VARIANCES]
+        errors = [Teacher(sampler, way, grid, variance, plain).last_step_error() for variance in VARIANCES]
         return float(mpmath.norm(errors))

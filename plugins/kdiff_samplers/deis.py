@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from attrs import field, frozen
 
 from kdiff_core import StepContext, StepSampler
-from kdiff_core.numerics import Number, exp, log, sqrt
+from kdiff_core.numerics import Number, exp, gauss_legendre, log, sqrt
 from kdiff_core.parameters import one_of, positive
 
 from .adams_bashforth import divided_differences, noise_prediction
@@ -21,7 +20,6 @@ _EPSILON = 1e-3
 _LOW, _HIGH = math.log1p(0.002**2), math.log1p(80.0**2)
 BETA_D = 2.0 * (_LOW / _EPSILON - _HIGH) / (_EPSILON - 1.0)
 BETA_MIN = _HIGH - BETA_D / 2.0
-GAUSS = tuple(zip(*(values.tolist() for values in np.polynomial.legendre.leggauss(12)), strict=True))
 # A panel of 2 in log sigma, with 12 points: the integrand is analytic to pi / 2 off the axis.
 PANEL = 2.0
 POINTS = 10_000
@@ -37,11 +35,11 @@ def _integral(function: Callable[[Number], Sequence[Number]], start: Number, end
     span, panels = log(end / start), 1
     while PANEL * panels < abs(span):
         panels += 1
-    half, total = span / (2.0 * panels), None
+    width, total = span / panels, None
     for panel in range(panels):
-        for place, weight in GAUSS:
-            sigma = start * exp(half * (2.0 * panel + 1.0 + place))
-            terms = [value * (half * weight * sigma) for value in function(sigma)]
+        for place, weight in gauss_legendre(12):
+            sigma = start * exp(width * (panel + place))
+            terms = [value * (width * weight * sigma) for value in function(sigma)]
             total = terms if total is None else [a + b for a, b in zip(total, terms, strict=True)]
     return total or []
 

@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
-from numpy.polynomial.legendre import leggauss
 
 from kdiff_core import Grid, Path, Process, StepContext, StepSampler
-from kdiff_core.numerics import Number, exp, log, sqrt
+from kdiff_core.numerics import Number, exp, gauss_legendre, log, sqrt
 from kdiff_core.parameters import not_negative, one_of, positive
 
 from .sa_solver import start_below_one
 
-# Places and weights on [0, 1].
-GAUSS = tuple((0.5 + 0.5 * float(u), 0.5 * float(w)) for u, w in zip(*leggauss(24), strict=True))
-
+# Of the quadrature.
+POINTS = 24
 # The noise scalers phi of the paper, divided by their argument, the noise-to-signal ratio. They must not
 # fall: SDE_4 does beyond a ratio of 1000, and is held there.
 SCALERS: dict[str, Callable[[Number], Number]] = {
@@ -118,8 +116,8 @@ class ERSDE(StepSampler):
             shares = [width * end / s for s in places]
         else:  # in log s, where phi is smooth
             span = log(t / end)
-            places = [end * exp(span * u) for u, _ in GAUSS]
-            shares = [span * weight * end for _, weight in GAUSS]
+            places = [end * exp(span * u) for u, _ in gauss_legendre(POINTS)]
+            shares = [span * weight * end for _, weight in gauss_legendre(POINTS)]
         if self.stochastic:
             top = self._share(end)
             shares = [share * (top / self._share(s)) for share, s in zip(shares, places, strict=True)]

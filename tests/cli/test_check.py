@@ -154,7 +154,7 @@ def test_a_planted_bug_is_found(kdiff, registry):
     assert "1 law broken · 1 law holds" in out.splitlines()[-1]
     panel = squeezed(out[out.index("\N{BOX DRAWINGS LIGHT ARC DOWN AND RIGHT}") :])
     assert "planted_bug breaks memory_is_enough_and_needed" in panel
-    for word in (result["law"], result["message"], "declared = 1", "seed 3, "):
+    for word in (result["law"], result["message"], "declared = 1", "seed 3; "):
         assert squeezed(word) in panel
     assert f"\n{result['snippet']}\n\n" in out
     with pytest.raises(LawBroken, match="memory"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kdiff_core import FLOW, VE, Grid, Linear
 from kdiff_core.errors import GridError, KdiffError, ParameterError, TraceError
-from kdiff_core.numerics import exp, expm1, lagrange_integrals, log, phi, sqrt
+from kdiff_core.numerics import exp, expm1, gauss_legendre, lagrange_integrals, log, phi, sqrt
 from kdiff_core.path import ancestral_down, as_path
 
 weights = st.floats(-10, 10, allow_nan=False)
@@ -166,3 +166,11 @@ def test_errors_are_also_the_builtin_they_refine():
     assert isinstance(error, ValueError)
     assert isinstance(error, KdiffError)
     assert str(error) == "what was wrong"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 24])
+def test_gauss_legendre_is_exact(n):
+    """The rule of n places integrates each power up to 2 n - 1 to rounding, and errs on the next."""
+    errors = [abs(sum(w * u**k for u, w in gauss_legendre(n)) - 1 / (k + 1)) for k in range(2 * n + 1)]
+    assert max(errors[: 2 * n]) < 1e-15
+    assert n > 10 or errors[2 * n] > 1e-12
