@@ -144,10 +144,7 @@ class IPNDMv(_FourSlopes):
         why = "the published weights of 4 slopes do not sum to 1 on uneven steps"
         laws = ("constant_denoiser_is_exact", "shift_equivariance", "exact_in_many_steps")
         chance = "order 0 on uneven steps and 2 on smooth ones; 3 where the ratio of steps is constant"
-        return {
-            **dict.fromkeys(laws, why),
-            **dict.fromkeys(("one_step_order", "one_step_order_smooth"), chance),
-        }
+        return {**dict.fromkeys(laws, why), "one_step_order_smooth": chance}
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """An Euler step with the mean slope."""

@@ -74,6 +74,8 @@ def one_step_order(sampler: Any, *, path: str, ratios: Any, lam: float) -> dict[
     """
     still = deterministic(sampler)
     where = "" if still is sampler else " without its noise"
+    if still.order_smooth != still.order:  # on steps that are nearly even it has nearly the other order
+        ratios = [max(r, 1.5) if i % 2 else min(r, 0.7) for i, r in enumerate(ratios)]
     return _one_step_order(still, path, ratios, lam, still.order, where)
 
 
