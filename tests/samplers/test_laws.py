@@ -37,7 +37,7 @@ def test_live_buffers_are_the_plans_minimum(name, path, monkeypatch):
         return found
 
     monkeypatch.setattr(Machine, "advance", watch)
-    sampler(Gaussian(path), state(), grid, seed=0)
+    sampler(model_for(sampler, Gaussian(path)), state(), grid, seed=0)
     assert 0 < most <= plan.buffers + 1
 
 

@@ -133,7 +133,7 @@ def test_a_failure_for_people():
     shown = found.explain()
     assert "constant_denoiser_is_exact: Short() breaks a law" in shown
     assert f"law: {found.law}" in shown
-    assert "seed: 4," in shown
+    assert "seed: 4;" in shown
     assert "reproduce:" in shown
     with pytest.raises(LawBroken, match="breaks a law") as caught:
         found.raise_if_broken()

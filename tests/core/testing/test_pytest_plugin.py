@@ -119,7 +119,7 @@ def test_a_failure_says_what_is_needed(laws):
     assert "law: A step that begins below 100 ends below 100." in shown
     assert "found: it ends too high" in shown
     assert "numbers: level = 100, limit = 100" in shown
-    assert "seed: 7," in shown
+    assert "seed: 7;" in shown
     assert "from test_inside import stays_low" in shown
     assert "stays_low(Bad(), level=100)" in shown
     assert "run_check(" not in shown
