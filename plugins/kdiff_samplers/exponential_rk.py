@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import Attribute, field, frozen
 
@@ -17,26 +17,11 @@ from kdiff_core.parameters import fraction, one_of
 Term = tuple[int, float, int, float]
 
 
-def _explicit(instance: Tableau, attribute: Attribute[Any], rows: tuple[tuple[Term, ...], ...]) -> None:
-    if len(rows) != len(instance.nodes):
-        raise ParameterError(
-            f"Tableau: {len(instance.nodes)} stages and the end need {len(instance.nodes)} rows"
-        )
-    for stage, row in enumerate(rows, 1):
-        for j, _, k, c in row:
-            if not (0 < j < stage and k >= 1 and 0 < c <= 1):
-                raise ParameterError(
-                    f"Tableau: row {stage} has the term {(j, k, c)}; an explicit method reads stages 1 to "
-                    f"{stage - 1}, phi_k with k >= 1, at c in ]0, 1]"
-                )
-
-
-@frozen
-class Tableau:
+class Tableau(NamedTuple):
     """An explicit exponential Runge-Kutta method.
 
     The weights of D at the step's start are not written down: each row sums to ``c phi_1(-c h)``, so that
-    a constant D is integrated exactly.
+    a constant D is integrated exactly. (No attrs class: those cannot be made inside a compiled step.)
 
     Attributes:
         order: Its order on equations that are not stiff.
@@ -46,7 +31,27 @@ class Tableau:
 
     order: int
     nodes: tuple[float, ...]
-    rows: tuple[tuple[Term, ...], ...] = field(validator=_explicit)
+    rows: tuple[tuple[Term, ...], ...]
+
+
+def checked(tableau: Tableau) -> Tableau:
+    """Return a tableau that is one.
+
+    Raises:
+        ParameterError: A row is missing, or reads a stage that does not come before it.
+    """
+    if len(tableau.rows) != len(tableau.nodes):
+        raise ParameterError(
+            f"Tableau: {len(tableau.nodes)} stages and the end need {len(tableau.nodes)} rows"
+        )
+    for stage, row in enumerate(tableau.rows, 1):
+        for j, _, k, c in row:
+            if not (0 < j < stage and k >= 1 and 0 < c <= 1):
+                raise ParameterError(
+                    f"Tableau: row {stage} has the term {(j, k, c)}; an explicit method reads stages 1 to "
+                    f"{stage - 1}, phi_k with k >= 1, at c in ]0, 1]"
+                )
+    return tableau
 
 
 _ETD4_END: tuple[Term, ...] = (
@@ -56,7 +61,7 @@ _ETD4_END: tuple[Term, ...] = (
 # Hochbruck and Ostermann's a_52 = a_53.
 _A52: tuple[tuple[float, int, float], ...] = ((0.5, 2, 0.5), (-1.0, 3, 1.0), (0.25, 2, 1.0), (-0.5, 3, 0.5))
 
-TABLEAUX: Mapping[str, Tableau] = MappingProxyType({
+_TABLES = {
     # Cox and Matthews 2002, eq. 22, 23 to 25 and 26 to 29.
     "etdrk2": Tableau(2, (0.0, 1.0), ((), ((1, 1.0, 2, 1.0),))),
     "etdrk3": Tableau(3, (0.0, 0.5, 1.0), (
@@ -79,7 +84,8 @@ TABLEAUX: Mapping[str, Tableau] = MappingProxyType({
         ),
         ((3, -1.0, 2, 1.0), (3, 4.0, 3, 1.0), (4, 4.0, 2, 1.0), (4, -8.0, 3, 1.0)),
     )),
-})  # fmt: skip
+}  # fmt: skip
+TABLEAUX: Mapping[str, Tableau] = MappingProxyType({name: checked(t) for name, t in _TABLES.items()})
 
 
 class ExponentialRK(StepSampler):
@@ -107,7 +113,7 @@ class ExponentialRK(StepSampler):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The stages, then the end."""
         tableau = self.tableau
-        h = ctx.lambda_(sigma_next) - ctx.path.inner_lambda(sigma)
+        h = ctx.lambda_(sigma_next) - ctx.path.inner_lambda(sigma, sigma_next)
         estimates = [ctx.denoise(x, sigma)]
         for node, row in zip(tableau.nodes[1:], tableau.rows, strict=False):
             level = sigma_next if node == 1.0 else ctx.between(sigma, sigma_next, node)

@@ -45,7 +45,7 @@ class _Seeds(StepSampler):
 
     def _slope(self, ctx: StepContext, change: Any, sigma: float, to: float, place: float) -> Any:
         """What a linear change of D in log-SNR, `change` at the fraction `place`, adds to a step."""
-        rate = (1.0 + self.eta) * (ctx.lambda_(to) - ctx.path.inner_lambda(sigma))
+        rate = (1.0 + self.eta) * (ctx.lambda_(to) - ctx.path.inner_lambda(sigma, to))
         return change * (ctx.alpha(to) * rate * phi(2, -rate) / place)
 
 
