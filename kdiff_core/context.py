@@ -91,6 +91,11 @@ class StepContext:
         """Steps left, this one included."""
         return len(self.grid) - 1 - self.index
 
+    @property
+    def finite_past(self) -> list[Point]:
+        """The points of `past` but a flow path's start at 1, where log-SNR is infinite."""
+        return [point for point in self.past if self.alpha(point.sigma) > 0]
+
     def alpha(self, sigma: Number) -> Number:
         """Factor of the data at level `sigma`."""
         return self.path.alpha(sigma)
@@ -111,6 +116,10 @@ class StepContext:
         """
         ratio = sigma_next / sigma
         return x * ratio + denoised * (1.0 - ratio)
+
+    def eps(self, x: Any, denoised: Any, sigma: Number) -> Any:
+        """The noise in a state whose data are `denoised`: ``(x - alpha D) / sigma``."""
+        return (x - denoised * self.alpha(sigma)) / sigma
 
     def denoise(self, x: Any, sigma: Number) -> Any:
         """Evaluate the denoiser on a state at a level above 0."""

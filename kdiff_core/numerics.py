@@ -117,15 +117,26 @@ def lagrange_integrals(nodes: Sequence[Number], start: Number, end: Number) -> l
     """
     width = end - start
     at = [(node - start) / width for node in nodes]
+    return lagrange_weights(at, [width / (power + 1) for power in range(len(at))])
+
+
+def lagrange_weights(nodes: Sequence[Number], moments: Sequence[Number]) -> list[Number]:
+    """Integrals of the Lagrange polynomials on `nodes`, from those of the powers.
+
+    Args:
+        nodes: Distinct points.
+        moments: Integrals of ``u^0``, ``u^1``, ..., as many as nodes.
+
+    Returns:
+        One weight for each node.
+    """
     weights = []
-    for j, own in enumerate(at):
+    for j, own in enumerate(nodes):
         coefficients: list[Number] = [1.0]  # of u^0, u^1, ...
-        for i, other in enumerate(at):
+        for i, other in enumerate(nodes):
             if i != j:
                 scale = 1.0 / (own - other)
-                shifted = [0.0, *coefficients]
-                coefficients = [
-                    scale * (s - other * c) for s, c in zip(shifted, [*coefficients, 0.0], strict=True)
-                ]
-        weights.append(width * sum(c / (power + 1) for power, c in enumerate(coefficients)))
+                shifted = zip([0.0, *coefficients], [*coefficients, 0.0], strict=True)
+                coefficients = [scale * (s - other * c) for s, c in shifted]
+        weights.append(sum(c * moment for c, moment in zip(coefficients, moments, strict=True)))
     return weights

@@ -47,6 +47,16 @@ def fraction(instance: object, attribute: Attribute[Any], value: float) -> None:
         raise _refuse(instance, attribute, value, "above 0 and at most 1")
 
 
+def whole(least: int) -> Validator:
+    """Accept a whole number (an int, no bool) of at least `least`."""
+
+    def validate(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        if type(value) is not int or value < least:
+            raise _refuse(instance, attribute, value, f"a whole number of at least {least}")
+
+    return validate
+
+
 def one_of(*choices: Any) -> Validator:
     """Accept one of some values, of their very type (1, not True or 1.0)."""
 

@@ -8,13 +8,9 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from ..errors import ParameterError
+from ..parameters import whole
 
 PREFIX = "KDIFF_CHECK_"
-
-
-def _count(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ParameterError(f"{attribute.name}={value!r}: give a whole number of at least 1")
 
 
 def _choice(*choices: str) -> Any:
@@ -44,7 +40,7 @@ class Settings:
         paths: Noise paths to try.
     """
 
-    examples: int = field(default=20, validator=_count)
+    examples: int = field(default=20, validator=whole(1))
     seed: int = 0
     device: str = field(default="cpu", validator=_choice("cpu", "cuda"))
     dtype: str = field(default="float64", validator=_choice("float64", "float32"))

@@ -48,13 +48,18 @@ def scaled(sampler: Any, factor: float) -> Any:
     return attrs.evolve(sampler, **changed)
 
 
-def untraced(sampler: Any) -> Any:
-    """The same sampler, declared not linear: the engine then runs its step on tensors."""
+def declaring(sampler: Any, **attributes: Any) -> Any:
+    """The same sampler, of a class that declares something else."""
     kind = type(sampler)
     if not attrs.has(kind):
         raise LawBroken(f"{kind.__name__} is no attrs class; decorate it with @attrs.frozen")
-    eager = type(kind.__name__, (kind,), {"linear": False, "__slots__": (), "__doc__": kind.__doc__})
-    return eager(**{field.alias: getattr(sampler, field.name) for field in attrs.fields(kind) if field.init})
+    other = type(kind.__name__, (kind,), {**attributes, "__slots__": (), "__doc__": kind.__doc__})
+    return other(**{field.alias: getattr(sampler, field.name) for field in attrs.fields(kind) if field.init})
+
+
+def untraced(sampler: Any) -> Any:
+    """The same sampler, declared not linear: the engine then runs its step on tensors."""
+    return declaring(sampler, linear=False)
 
 
 class Guided:

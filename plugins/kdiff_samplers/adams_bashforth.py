@@ -13,11 +13,6 @@ from kdiff_core.numerics import Number, phi
 from kdiff_core.parameters import one_of, positive
 
 
-def noise_prediction(ctx: StepContext, x: Any, denoised: Any, sigma: Number) -> Any:
-    """The noise that a model predicts: ``(x - alpha D) / sigma``."""
-    return (x - denoised * ctx.alpha(sigma)) / sigma
-
-
 def divided_differences(values: Sequence[Any], nodes: Sequence[Number]) -> list[Any]:
     """``f[u_0, u_1], f[u_0, u_1, u_2], ...``: Newton's coefficients but the first."""
     table, found = list(values), []
@@ -97,7 +92,7 @@ class AdamsBashforth(StepSampler):
         """The prediction."""
         if self.space == "data":
             return denoised
-        noise = noise_prediction(ctx, x, denoised, sigma)
+        noise = ctx.eps(x, denoised, sigma)
         return noise - denoised / self.sigma_data if self.space == "velocity" else noise
 
     def _place(self, ctx: StepContext, sigma: float) -> float:

@@ -10,17 +10,18 @@ from kdiff_core import StepContext, StepSampler, get_sampler
 from kdiff_core.parameters import not_negative
 from kdiff_core.sampler import check_one_step
 
+from .wrapped import Wrapped
+
 
 @frozen
-class Ancestral(StepSampler):
+class Ancestral(Wrapped):
     """Overshoot with a deterministic solver, then add fresh noise: an ancestral step.
 
     The solver goes below the next level, to the one that leaves room for the fresh noise, and the state
     is raised from there. The noise is exact, so the distribution has the solver's order. With ``eta = 1``
-    and Euler this is DDPM (Ho et
-    al. 2020, arXiv:2006.11239) in VE coordinates; ``eta`` between 0 and 1 is DDIM's (Song et al. 2020,
-    arXiv:2010.02502, eq. 16). On a flow path the level goes down linearly with `eta`, as in the hosts of
-    flow models.
+    and Euler this is DDPM (Ho et al. 2020, arXiv:2006.11239) in VE coordinates; ``eta`` between 0 and 1 is
+    DDIM's (Song et al. 2020, arXiv:2010.02502, eq. 16). On a flow path the level goes down linearly with
+    `eta`, as in the hosts of flow models.
 
     Attributes:
         solver: The deterministic solver, a sampler or its name.
@@ -32,20 +33,12 @@ class Ancestral(StepSampler):
     eta: float = field(default=1.0, converter=float, validator=not_negative)
     s_noise: float = field(default=1.0, converter=float, validator=not_negative)
 
-    @property
-    def order(self) -> int:
-        """The solver's."""
-        return self.solver.order
+    reaches_zero = False
 
     @property
     def path_invariant(self) -> bool:
         """The solver's without noise: the level that flow goes down to is not VE's."""
         return not self.eta and self.solver.path_invariant
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The solver's."""
-        return self.solver.needs
 
     @property
     def stochastic(self) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
 
-from kdiff_core import VE, Grid, Path, Process, StepContext, StepSampler, get_sampler
+from kdiff_core import VE, StepContext, StepSampler, get_sampler
 from kdiff_core.errors import ParameterError
 from kdiff_core.parameters import one_of
+
+from .hosts import AS_VE
+from .wrapped import Wrapped
 
 
 class _Guided(StepContext):
@@ -70,7 +73,7 @@ class _Guided(StepContext):
 
 
 @frozen
-class CFGpp(StepSampler):
+class CFGpp(Wrapped):
     """CFG++: the guided output is the data, the unconditional one says which way the noise lies.
 
     Chung et al. 2024, arXiv:2406.08070, Algorithm 2: after the evaluation of a step's start, the state
@@ -89,53 +92,9 @@ class CFGpp(StepSampler):
     reaches_zero = True  # so that each evaluation, the last one too, asks for the same outputs
 
     @property
-    def order(self) -> int:
-        """The solver's."""
-        return self.solver.order
-
-    @property
-    def order_smooth(self) -> int:
-        """The solver's."""
-        return self.solver.order_smooth
-
-    @property
-    def memory(self) -> int:
-        """The solver's."""
-        return self.solver.memory
-
-    @property
-    def stochastic(self) -> bool:
-        """The solver's."""
-        return self.solver.stochastic
-
-    @property
-    def rises(self) -> bool:
-        """The solver's."""
-        return self.solver.rises
-
-    @property
-    def linear(self) -> bool:
-        """The solver's."""
-        return self.solver.linear
-
-    @property
-    def path_invariant(self) -> bool:
-        """The solver's."""
-        return self.solver.path_invariant
-
-    @property
     def needs(self) -> frozenset[str]:
         """The unconditional output."""
         return self.solver.needs | {"uncond"} if self.cfg_pp else self.solver.needs
-
-    @property
-    def known_failures(self) -> Mapping[str, str]:
-        """The solver's."""
-        return self.solver.known_failures
-
-    def prepare(self, grid: Grid, path: Path, process: Process | None) -> Sequence[float]:
-        """The solver's levels."""
-        return self.solver.prepare(grid, path, process)
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The solver's step from the state with the unconditional noise."""
@@ -186,9 +145,9 @@ class HostCFGpp(CFGpp):
         """The solver's, and what noise in the wrong proportion breaks."""
         known = dict(super().known_failures)
         if self.as_ve and self.stochastic:
-            why = "reads flow levels as VE levels, as ComfyUI does, so its noise is in the wrong proportion"
-            broken = ("shift_equivariance", "exact_in_many_steps", "output_distribution")
-            known |= dict.fromkeys(broken[:2] if self.newest else broken, why)
+            known |= {
+                law: why for law, why in AS_VE.items() if law != "output_distribution" or not self.newest
+            }
         return known
 
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:

@@ -11,9 +11,11 @@ from kdiff_core import StepContext, StepSampler, get_sampler
 from kdiff_core.parameters import level, not_negative
 from kdiff_core.sampler import check_one_step
 
+from .wrapped import Wrapped
+
 
 @frozen
-class Churn(StepSampler):
+class Churn(Wrapped):
     """Raise the state's noise level a little before each step of a solver.
 
     Karras et al. 2022, arXiv:2206.00364, Algorithm 2, on every path: the factor ``1 + gamma`` multiplies
@@ -37,19 +39,9 @@ class Churn(StepSampler):
     reaches_zero = True
 
     @property
-    def order(self) -> int:
-        """The solver's."""
-        return self.solver.order
-
-    @property
     def path_invariant(self) -> bool:
         """The solver's: churn is added in VE coordinates. A range of levels is another on each path."""
         return self.solver.path_invariant and self.s_tmin == 0 and self.s_tmax == math.inf
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The solver's."""
-        return self.solver.needs
 
     @property
     def stochastic(self) -> bool:

@@ -12,7 +12,7 @@ from kdiff_core import StepContext, StepSampler
 from kdiff_core.numerics import Number, exp, gauss_legendre, log, sqrt
 from kdiff_core.parameters import one_of, positive
 
-from .adams_bashforth import divided_differences, noise_prediction
+from .adams_bashforth import divided_differences
 
 # The linear VP process with level 0.002 at time 0.001 and 80 at 1, as Karras et al. 2022, arXiv:2206.00364,
 # fit it: log(1 + sigma^2) = BETA_D t^2 / 2 + BETA_MIN t.
@@ -85,10 +85,10 @@ class DEIS(StepSampler):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """A DDIM step, and what the differences of the history add."""
         denoised = ctx.denoise(x, sigma)
-        noise = noise_prediction(ctx, x, denoised, sigma)
+        noise = ctx.eps(x, denoised, sigma)
         ctx.keep(noise=noise)
         x = ctx.to(x, denoised, sigma, sigma_next)
-        past = [point for point in ctx.past if ctx.alpha(point.sigma) > 0]
+        past = ctx.finite_past
         if not past:
             return x
         levels = [ctx.path.ratio(level) / self.sigma_data for level in (sigma, *(p.sigma for p in past))]

@@ -6,18 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
+from attrs.validators import optional
 
 from kdiff_core import Grid, Path, Process, StepContext, StepSampler
-from kdiff_core.errors import ParameterError
 from kdiff_core.numerics import exp, phi
-from kdiff_core.parameters import one_of
-
-
-def _count(instance: DPMFast, attribute: Any, value: int | None) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise ParameterError(
-            f"DPMFast: {attribute.name}={value!r} must be a whole number of at least 1, or None"
-        )
+from kdiff_core.parameters import one_of, whole
 
 
 def orders(evaluations: int) -> list[int]:
@@ -41,7 +34,7 @@ class DPMFast(StepSampler):
             ``"denoised"``: go on to 0 with one evaluation more.
     """
 
-    evaluations: int | None = field(default=None, validator=_count)
+    evaluations: int | None = field(default=None, validator=optional(whole(1)))
     end: str = field(default="level", validator=one_of("level", "denoised"))
 
     order, memory = 1, 2
@@ -76,9 +69,8 @@ class DPMFast(StepSampler):
         start = ctx.past[stage - 1]
         origin = ctx.path.inner_lambda(start.sigma)
         h = ctx.lambda_(sigma_next) - origin
-        eps = (x - denoised * ctx.alpha(sigma)) / sigma
-        first = (start.x - start.denoised * ctx.alpha(start.sigma)) / start.sigma
-        slope = (eps - first) / (ctx.lambda_(sigma) - origin)
+        first = ctx.eps(start.x, start.denoised, start.sigma)
+        slope = (ctx.eps(x, denoised, sigma) - first) / (ctx.lambda_(sigma) - origin)
         # The paper weighs the slope by h phi_1(h) / 2 in DPM-Solver-2, by h phi_2(h) in DPM-Solver-3.
         weight = (exp(h) - 1.0) / 2.0 if order == 2 else h * phi(2, h)
         euler = ctx.to(start.x, start.denoised, start.sigma, sigma_next)

@@ -11,11 +11,6 @@ from kdiff_core.numerics import exp, phi
 from kdiff_core.parameters import one_of
 
 
-def _eps(ctx: StepContext, x: Any, denoised: Any, sigma: float) -> Any:
-    """The noise that a model predicts: ``(x - alpha D) / sigma``."""
-    return (x - denoised * ctx.alpha(sigma)) / sigma
-
-
 def _corrected(ctx: StepContext, x: Any, start: float, end: float, slope: Any, curve: Any = None) -> Any:
     """Add to a first-order step from log-SNR `start` what a changing noise prediction contributes to it.
 
@@ -55,7 +50,7 @@ class DPMSolverS(StepSampler):
             return euler
         start = ctx.path.inner_lambda(sigma, sigma_next)
         h = ctx.lambda_(sigma_next) - start
-        eps = _eps(ctx, x, denoised, sigma)
+        eps = ctx.eps(x, denoised, sigma)
         r = 1.0 / self.solver_order
         stage = ctx.between(sigma, sigma_next, r)
         slope = self._slope(ctx, ctx.to(x, denoised, sigma, stage), stage, eps, r * h)
@@ -69,7 +64,7 @@ class DPMSolverS(StepSampler):
 
     def _slope(self, ctx: StepContext, x: Any, stage: float, eps: Any, distance: float) -> Any:
         """Divided difference of the noise prediction between the step's start and a stage."""
-        return (_eps(ctx, x, ctx.denoise(x, stage), stage) - eps) / distance
+        return (ctx.eps(x, ctx.denoise(x, stage), stage) - eps) / distance
 
 
 @frozen
@@ -101,10 +96,10 @@ class DPMSolverM(StepSampler):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """An exponential Euler step, and corrections from the history."""
         denoised = ctx.denoise(x, sigma)
-        eps = _eps(ctx, x, denoised, sigma)
+        eps = ctx.eps(x, denoised, sigma)
         ctx.keep(eps=eps)
         x = ctx.to(x, denoised, sigma, sigma_next)
-        past = [point for point in ctx.past if ctx.alpha(point.sigma) > 0]
+        past = ctx.finite_past
         if not past:
             return x
         lambdas = [ctx.lambda_(level) for level in (sigma, *(point.sigma for point in past))]

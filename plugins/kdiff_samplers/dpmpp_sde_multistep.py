@@ -6,42 +6,15 @@ from typing import Any
 
 from attrs import field, frozen
 
-from kdiff_core import StepContext, StepSampler
-from kdiff_core.numerics import exp, expm1, phi, sqrt
-from kdiff_core.parameters import not_negative, one_of
+from kdiff_core import StepContext
+from kdiff_core.numerics import expm1, phi
+from kdiff_core.parameters import one_of
 
-
-def _sde_step(ctx: StepContext, x: Any, denoised: Any, sigma: float, to: float, eta: float, s: float) -> Any:
-    """Exact step of the reverse SDE for a constant data estimate.
-
-    Lu et al. 2022, arXiv:2211.01095, eq. 10 for ``eta = 1``; the SDE of noise share `eta` has
-    ``x' = sigma'/sigma e^{-eta h} x + alpha' (1 - e^{-(1 + eta) h}) D + sigma' sqrt(1 - e^{-2 eta h}) z``.
-    """
-    h = ctx.lambda_(to) - ctx.lambda_(sigma)
-    decay = exp(-eta * h) if eta else 1.0
-    # alpha' e^{-h} = alpha sigma' / sigma, which is right also where the path begins (h = inf).
-    ratio = to / sigma * decay
-    x = x * ratio + denoised * (ctx.alpha(to) - ctx.alpha(sigma) * ratio)
-    return x + ctx.noise(sigma, to) * (s * to * sqrt(-expm1(-2.0 * eta * h))) if eta else x
+from .reverse_sde import ReverseSDE
 
 
 @frozen
-class _ReverseSDE(StepSampler):
-    """The noise of both samplers."""
-
-    eta: float = field(default=1.0, converter=float, validator=not_negative)
-    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
-
-    path_invariant = True
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether any noise is added."""
-        return self.eta > 0
-
-
-@frozen
-class DPMpp2MSDE(_ReverseSDE):
+class DPMpp2MSDE(ReverseSDE):
     """DPM-Solver++(2M) for the reverse SDE: order 2, with noise in distribution; one evaluation a step.
 
     Lu et al. 2022, arXiv:2211.01095, Appendix F; the noise share `eta` and both forms of the correction
@@ -61,7 +34,7 @@ class DPMpp2MSDE(_ReverseSDE):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The exact step for a constant D, and a correction for its slope in log-SNR."""
         denoised = ctx.denoise(x, sigma)
-        x = _sde_step(ctx, x, denoised, sigma, sigma_next, self.eta, self.s_noise)
+        x = self.moved(ctx, x, denoised, sigma, sigma_next)
         if not ctx.past:
             return x
         h = ctx.lambda_(sigma_next) - ctx.lambda_(sigma)
@@ -73,7 +46,7 @@ class DPMpp2MSDE(_ReverseSDE):
 
 
 @frozen
-class DPMpp3MSDE(_ReverseSDE):
+class DPMpp3MSDE(ReverseSDE):
     """DPM-Solver++(3M) for the reverse SDE, one evaluation a step.
 
     k-diffusion's multistep form (Lu et al. 2022, arXiv:2211.01095, Appendix B, with noise). The published
@@ -99,7 +72,7 @@ class DPMpp3MSDE(_ReverseSDE):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """The exact step for a constant D, and corrections for its first two derivatives in log-SNR."""
         denoised = ctx.denoise(x, sigma)
-        x = _sde_step(ctx, x, denoised, sigma, sigma_next, self.eta, self.s_noise)
+        x = self.moved(ctx, x, denoised, sigma, sigma_next)
         if not ctx.past:
             return x
         lambdas = [ctx.lambda_(level) for level in (sigma, *(point.sigma for point in ctx.past))]

@@ -11,7 +11,7 @@ from kdiff_core import Grid, Path, Process, StepContext, StepSampler
 from kdiff_core.numerics import Number, exp, gauss_legendre, log, sqrt
 from kdiff_core.parameters import not_negative, one_of, positive
 
-from .sa_solver import start_below_one
+from .hosts import BELOW_ONE, start_below_one
 
 # Of the quadrature.
 POINTS = 24
@@ -86,7 +86,7 @@ class ERSDE(StepSampler):
         x = x * factor + denoised * (ctx.alpha(sigma_next) - ctx.alpha(sigma) * factor)
         if self.stochastic:
             x = x + ctx.noise(sigma, sigma_next) * (self.s_noise * sigma_next * sqrt(1.0 - decay * decay))
-        past = [point for point in ctx.past if ctx.alpha(point.sigma) > 0]
+        past = ctx.finite_past
         if not past:
             return x
         ratios = [t, *(ctx.path.ratio(point.sigma) for point in past)]
@@ -139,12 +139,8 @@ class ComfyUIERSDE(ERSDE):
     @property
     def known_failures(self) -> Mapping[str, str]:
         """What the start at 0.9999 and the sum break."""
-        why = "takes the state at level 1 for one at 0.9999, as ComfyUI does"
-        return {
-            "constant_denoiser_is_exact": why,
-            "shift_equivariance": why,
-            "one_step_order": "the sum of 200 points brings it down to 1, from 1.4 where it is measured",
-        }
+        coarse = "the sum of 200 points brings it down to 1, from 1.4 where it is measured"
+        return {**BELOW_ONE, "one_step_order": coarse}
 
     def prepare(self, grid: Grid, path: Path, process: Process | None) -> Sequence[float]:
         """The grid, starting below 1."""

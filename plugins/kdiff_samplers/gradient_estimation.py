@@ -12,8 +12,6 @@ from kdiff_core.errors import ParameterError
 from kdiff_core.numerics import exp, log
 from kdiff_core.parameters import not_negative, positive
 
-from .adams_bashforth import noise_prediction
-
 
 def _below_one(instance: object, attribute: Any, value: float) -> None:
     """Accept a number from 0 to 1, 1 excluded."""
@@ -67,14 +65,14 @@ class GradientEstimation(StepSampler):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """A DDIM step with the corrected noise, and fresh noise."""
         denoised = ctx.denoise(x, sigma)
-        noise = noise_prediction(ctx, x, denoised, sigma)
+        noise = ctx.eps(x, denoised, sigma)
         ctx.keep(noise=noise)
         ratio, ratio_down = ctx.path.ratio(sigma), ctx.path.ratio(sigma_next)
         if self.mu:
             ratio_down = ratio_down * exp(log(ratio_down / ratio) * (self.mu / (1.0 - self.mu)))
         down = ctx.path.from_ratio(ratio_down) if self.mu else sigma_next
         x = ctx.to(x, denoised, sigma, down)
-        if ctx.past and ctx.alpha(ctx.past[0].sigma) > 0:
+        if ctx.finite_past:
             change = (noise - ctx.past[0].noise) * (self.gamma - 1.0)
             x = x + change * (ctx.alpha(down) * (ratio_down - ratio))
         if not self.mu:

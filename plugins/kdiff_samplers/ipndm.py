@@ -12,8 +12,6 @@ from kdiff_core import StepContext, StepSampler
 from kdiff_core.numerics import Number, lagrange_integrals
 from kdiff_core.parameters import one_of
 
-from .adams_bashforth import noise_prediction
-
 # Adams-Bashforth on equal steps, of order 1 to 4: weights of the newest slope and of those before it.
 EQUAL_STEPS = (
     (1.0,),
@@ -94,16 +92,16 @@ class PLMS(_FourSlopes):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """A DDIM step with the mean noise."""
         denoised = ctx.denoise(x, sigma)
-        noise = noise_prediction(ctx, x, denoised, sigma)
+        noise = ctx.eps(x, denoised, sigma)
         ctx.keep(noise=noise)
         euler = ctx.to(x, denoised, sigma, sigma_next)
         if ctx.alpha(sigma) == 0:  # infinitely far from the next level
             return euler
-        past = [point.noise for point in ctx.past if ctx.alpha(point.sigma) > 0]
+        past = [point.noise for point in ctx.finite_past]
         if past or self.max_order == 1:
             mean = _mean([noise, *past])
         else:
-            ahead = noise_prediction(ctx, euler, ctx.denoise(euler, sigma_next), sigma_next)
+            ahead = ctx.eps(euler, ctx.denoise(euler, sigma_next), sigma_next)
             mean = (noise + ahead) / 2.0
         width = ctx.path.ratio(sigma_next) - ctx.path.ratio(sigma)
         return euler + (mean - noise) * (ctx.alpha(sigma_next) * width)

@@ -43,7 +43,7 @@ class RESMultistep(StepSampler):
         down = ctx.path.ratio_down(sigma, sigma_next, self.eta)
         ctx.keep(down=down)
         x = ctx.to(x, denoised, sigma, down)
-        if ctx.past and ctx.alpha(ctx.past[0].sigma) > 0 and down > 0:
+        if ctx.finite_past and down > 0:
             h = ctx.lambda_(down) - ctx.lambda_(sigma)
             before = ctx.lambda_(ctx.past[0].down) - ctx.lambda_(ctx.past[0].sigma)
             change = (denoised - ctx.past[0].denoised) / before

@@ -7,23 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from kdiff_core import Grid, Path, Process, StepContext, StepSampler, get_sampler
 from kdiff_core.errors import ParameterError
-from kdiff_core.parameters import not_negative, positive
+from kdiff_core.parameters import not_negative, positive, whole
 from kdiff_core.sampler import check_one_step
 
+from .wrapped import Wrapped
+
 RHO = 7.0  # of Karras et al. 2022, arXiv:2206.00364, eq. 5
-
-
-def _at_least(least: int) -> Any:
-    def validate(instance: Restart, attribute: Attribute[Any], value: int | None) -> None:
-        if value is None and attribute.default is None:
-            return
-        if type(value) is not int or value < least:
-            raise ParameterError(f"Restart: {attribute.name}={value!r} is no whole number from {least} on")
-
-    return validate
 
 
 def _above_low(instance: Restart, attribute: Attribute[Any], value: float) -> None:
@@ -32,7 +25,7 @@ def _above_low(instance: Restart, attribute: Attribute[Any], value: float) -> No
 
 
 @frozen
-class Restart(StepSampler):
+class Restart(Wrapped):
     """Restart sampling: noise is added to a state near the end, and the way down is gone again.
 
     Xu et al. 2023, arXiv:2306.14878, Algorithm 1, with one interval; its levels are noise over signal, the
@@ -53,34 +46,9 @@ class Restart(StepSampler):
     restart_high: float = field(
         default=2.0, converter=float, validator=[positive, _above_low], metadata={"unit": "sigma"}
     )
-    restart_steps: int | None = field(default=None, validator=_at_least(1))
-    restart_times: int = field(default=1, validator=_at_least(0))
+    restart_steps: int | None = field(default=None, validator=optional(whole(1)))
+    restart_times: int = field(default=1, validator=whole(0))
     s_noise: float = field(default=1.0, converter=float, validator=not_negative)
-
-    @property
-    def order(self) -> int:
-        """The solver's."""
-        return self.solver.order
-
-    @property
-    def reaches_zero(self) -> bool:
-        """The solver's."""
-        return self.solver.reaches_zero
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The solver's."""
-        return self.solver.needs
-
-    @property
-    def linear(self) -> bool:
-        """The solver's."""
-        return self.solver.linear
-
-    @property
-    def path_invariant(self) -> bool:
-        """The solver's: noise is added in VE coordinates."""
-        return self.solver.path_invariant
 
     @property
     def stochastic(self) -> bool:

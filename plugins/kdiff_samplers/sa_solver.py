@@ -11,17 +11,10 @@ from kdiff_core import VE, Grid, Path, Process, StepContext, StepSampler
 from kdiff_core.numerics import exp, expm1, sqrt
 from kdiff_core.parameters import level, not_negative, one_of
 
-from .hosts import START
+from .hosts import BELOW_ONE, start_below_one
 from .uni_pc import exponential_weights
 
 Evaluations = Sequence[tuple[float, Any]]
-
-
-def start_below_one(grid: Grid, path: Path) -> Sequence[float]:
-    """The grid, a flow path's start at 1 replaced by 0.9999, as ComfyUI does."""
-    if path is VE or grid[0] < 1.0:
-        return grid
-    return [START, *(level for level in grid if level < START)]
 
 
 @frozen
@@ -81,7 +74,7 @@ class SASolver(StepSampler):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """PEC: correct the state with the new evaluation, then predict. PECE: predict, evaluate, correct."""
         denoised = ctx.denoise(x, sigma)
-        past = [point for point in ctx.past if ctx.alpha(point.sigma) > 0]
+        past = ctx.finite_past
         known = [(sigma, denoised), *((point.sigma, point.denoised) for point in past)]
         lowered = self.lower_order_final == "zero" and ctx.grid[-1] == 0
         left = ctx.steps_left if lowered else len(ctx.grid) + 1
@@ -146,8 +139,7 @@ class ComfyUISASolver(SASolver):
     @property
     def known_failures(self) -> Mapping[str, str]:
         """What taking pure noise for a state at 0.9999 breaks."""
-        why = "takes the state at level 1 for one at 0.9999, as ComfyUI does"
-        return dict.fromkeys(("constant_denoiser_is_exact", "shift_equivariance"), why)
+        return BELOW_ONE
 
     def prepare(self, grid: Grid, path: Path, process: Process | None) -> Sequence[float]:
         """The grid, starting below 1."""

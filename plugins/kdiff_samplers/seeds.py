@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any
 
 from attrs import field, frozen
 
-from kdiff_core import StepContext, StepSampler
-from kdiff_core.numerics import exp, expm1, phi, sqrt
-from kdiff_core.parameters import fraction, not_negative, one_of
+from kdiff_core import StepContext
+from kdiff_core.numerics import phi
+from kdiff_core.parameters import fraction, one_of
+
+from .reverse_sde import ReverseSDE
 
 
 @frozen
-class _Seeds(StepSampler):
-    """The SDE of noise share `eta`, and the exact step for a constant data estimate."""
-
-    eta: float = field(default=1.0, converter=float, validator=not_negative)
-    s_noise: float = field(default=1.0, converter=float, validator=not_negative)
-
-    path_invariant = True
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether any noise is added."""
-        return self.eta > 0
-
-    def _moved(self, ctx: StepContext, x: Any, denoised: Any, *levels: float) -> Any:
-        """Over adjoining intervals at once, each with noise of its own.
-
-        ``x' = sigma'/sigma e^{-eta h} x + alpha' (1 - e^{-(1 + eta) h}) D + noise``.
-        """
-        noise, decay = None, 1.0
-        for start, end in pairwise(levels) if self.eta else ():
-            amount = self.eta * (ctx.lambda_(end) - ctx.lambda_(start))
-            fresh = ctx.noise(start, end) * (self.s_noise * sqrt(-expm1(-2.0 * amount)))
-            noise = fresh if noise is None else noise * exp(-amount) + fresh
-            decay = decay * exp(-amount)
-        sigma, sigma_next = levels[0], levels[-1]
-        ratio = sigma_next / sigma * decay
-        x = x * ratio + denoised * (ctx.alpha(sigma_next) - ctx.alpha(sigma) * ratio)
-        return x if noise is None else x + noise * sigma_next
+class _Seeds(ReverseSDE):
+    """What a change of D adds."""
 
     def _slope(self, ctx: StepContext, change: Any, sigma: float, to: float, place: float) -> Any:
         """What a linear change of D in log-SNR, `change` at the fraction `place`, adds to a step."""
@@ -76,11 +51,11 @@ class Seeds2(_Seeds):
         if self.r < 1.0:
             levels = (sigma, ctx.between(sigma, sigma_next, self.r), sigma_next)
         denoised = ctx.denoise(x, sigma)
-        middle = self._moved(ctx, x, denoised, *levels[:2])
+        middle = self.moved(ctx, x, denoised, *levels[:2])
         change = ctx.denoise(middle, levels[1]) - denoised
         if self.solver_type == "phi_1":
-            return self._moved(ctx, x, denoised + change / (2.0 * self.r), *levels)
-        return self._moved(ctx, x, denoised, *levels) + self._slope(ctx, change, sigma, sigma_next, self.r)
+            return self.moved(ctx, x, denoised + change / (2.0 * self.r), *levels)
+        return self.moved(ctx, x, denoised, *levels) + self._slope(ctx, change, sigma, sigma_next, self.r)
 
 
 @frozen
@@ -108,9 +83,9 @@ class Seeds3(_Seeds):
         """Two stages, each with the noise up to it, then the whole step."""
         one, two = (ctx.between(sigma, sigma_next, r) for r in (self.r_1, self.r_2))
         denoised = ctx.denoise(x, sigma)
-        change = ctx.denoise(self._moved(ctx, x, denoised, sigma, one), one) - denoised
-        x_2 = self._moved(ctx, x, denoised, sigma, one, two)
+        change = ctx.denoise(self.moved(ctx, x, denoised, sigma, one), one) - denoised
+        x_2 = self.moved(ctx, x, denoised, sigma, one, two)
         x_2 = x_2 + self._slope(ctx, change, sigma, two, self.r_1 / self.r_2)
         change = ctx.denoise(x_2, two) - denoised
-        end = self._moved(ctx, x, denoised, sigma, one, two, sigma_next)
+        end = self.moved(ctx, x, denoised, sigma, one, two, sigma_next)
         return end + self._slope(ctx, change, sigma, sigma_next, self.r_2)

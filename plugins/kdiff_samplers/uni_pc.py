@@ -9,7 +9,7 @@ from typing import Any
 from attrs import field, frozen
 
 from kdiff_core import Grid, Path, Point, Process, StepContext, StepSampler
-from kdiff_core.numerics import Number, expm1, phi
+from kdiff_core.numerics import Number, expm1, lagrange_weights, phi
 from kdiff_core.parameters import level, one_of
 
 Evaluations = list[tuple[float, Any]]
@@ -29,15 +29,7 @@ def exponential_weights(nodes: Sequence[Number], rate: Number) -> list[Number]:
         One weight for each node; they sum to ``1 - e^-rate``.
     """
     moments = [rate * math.factorial(p) * phi(p + 1, -rate) for p in range(len(nodes))]
-    weights = []
-    for j, own in enumerate(nodes):
-        coefficients: list[Number] = [1.0]  # of u^0, u^1, ...
-        for i, other in enumerate(nodes):
-            if i != j:
-                shifted = zip([0.0, *coefficients], [*coefficients, 0.0], strict=True)
-                coefficients = [(s - other * c) / (own - other) for s, c in shifted]
-        weights.append(sum(c * m for c, m in zip(coefficients, moments, strict=True)))
-    return weights
+    return lagrange_weights(nodes, moments)
 
 
 @frozen
@@ -99,7 +91,7 @@ class UniPC(StepSampler):
     def step(self, ctx: StepContext, x: Any, sigma: float, sigma_next: float) -> Any:
         """Correct the state with the new evaluation, then predict the next one."""
         denoised = ctx.denoise(x, sigma)
-        past = [point for point in ctx.past if ctx.alpha(point.sigma) > 0]
+        past = ctx.finite_past
         lowered = ("always", "zero") if ctx.grid[-1] == 0 else ("always",)
         left = ctx.steps_left if self.lower_order_final in lowered else self.solver_order
         if self.corrector and past:

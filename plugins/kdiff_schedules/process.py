@@ -13,18 +13,11 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import ClassVar, NamedTuple
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
 from kdiff_core.errors import ParameterError
-from kdiff_core.parameters import below_one, positive
+from kdiff_core.parameters import below_one, positive, whole
 from kdiff_core.protocols import PathName
-
-
-def _entries(instance: object, attribute: Attribute[int], value: int) -> None:
-    if not isinstance(value, int) or value < 2:
-        raise ParameterError(
-            f"{type(instance).__name__}: {attribute.name}={value!r} must be an int of at least 2"
-        )
 
 
 class _Table(NamedTuple):
@@ -45,7 +38,7 @@ class BetaProcess:
     """
 
     path: ClassVar[PathName] = "ve"
-    steps: int = field(default=1000, validator=_entries, kw_only=True)
+    steps: int = field(default=1000, validator=whole(2), kw_only=True)
 
     def betas(self) -> list[float]:
         """Return the noise rates, `steps` of them, each between 0 and 1."""

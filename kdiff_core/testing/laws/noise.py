@@ -17,8 +17,8 @@ from torch import Tensor
 from ...draw import StepNoise
 from ...state import flatten
 from ..catalogue import LawBroken, law, require
+from ..randomness import global_randomness_untouched
 from . import statistics
-from .denoisers import global_randomness_untouched
 from .statistics import ASKED, PICTURE, SMALL, drawn, empty
 
 Make = Callable[[Any], Any]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import attrs
 from hypothesis import strategies as st
 
 from ...errors import KdiffError
@@ -17,7 +16,7 @@ from ..catalogue import LawBroken, law, require
 from ..measure import slope, smooth_grid
 from ..problems import Mixture, random_state
 from ..teacher import one_step_error
-from ..variants import deterministic, has_deterministic, model_for
+from ..variants import declaring, deterministic, has_deterministic, model_for
 
 TOLERANCE = 0.3
 # Steps in log-SNR: small enough that the leading error rules, in an arithmetic that sees it.
@@ -180,20 +179,11 @@ def memory_is_enough_and_needed(sampler: Any, *, path: str) -> None:
     if sampler.memory == 0:
         return
     try:
-        fewer = trace(_with_memory(sampler, sampler.memory - 1), grid, as_path(path))
+        fewer = trace(declaring(sampler, memory=sampler.memory - 1), grid, as_path(path))
     except (IndexError, AttributeError, KdiffError):
         return  # it asks for the point, and says so
     require(
         fewer.ops != plan.ops,
         f"it declares memory = {sampler.memory}, but with {sampler.memory - 1} it does the same",
         declared=sampler.memory,
-    )
-
-
-def _with_memory(sampler: Any, memory: int) -> Any:
-    """The sampler, declaring another memory."""
-    kind = type(sampler)
-    limited = type(kind.__name__, (kind,), {"memory": memory, "__slots__": ()})
-    return limited(
-        **{field.alias: getattr(sampler, field.name) for field in attrs.fields(kind) if field.init}
     )

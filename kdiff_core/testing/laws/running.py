@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hypothesis import strategies as st
 
@@ -18,6 +16,7 @@ from .. import strategies as draw
 from ..catalogue import law, require
 from ..measure import smooth_grid
 from ..problems import Gaussian, random_state
+from ..randomness import global_randomness_untouched
 from ..variants import Function, model_for, untraced
 from .exactness import SEEDS, allowed, difference, equal
 from .plans import traced
@@ -93,10 +92,8 @@ def pure(
     for run in (sampler, untraced(sampler)) if traced(sampler) else (sampler,):
         x, grid = random_state(seed, device=device, dtype=dtype), smooth_grid(path, 5, warp)
         model, copy = _Watching(model_for(sampler, Gaussian(path))), x.clone()
-        before = _random_states()
-        first = run(model, x, grid, seed=seed)
-        for name, state in _random_states().items():
-            require(state == before[name], f"it draws from {name}'s global generator")
+        with global_randomness_untouched("it"):
+            first = run(model, x, grid, seed=seed)
         same_bits(x, copy, "it writes into the state that it was given")
         require(model.untouched(), "it writes into an output of the denoiser")
         kept = first.clone()
@@ -105,16 +102,6 @@ def pure(
         same_bits(
             run(model, x, grid, seed=seed), first, "run again after another run, it gives something else"
         )
-
-
-def _random_states() -> dict[str, Any]:
-    """The global generators, as values to compare."""
-    numpy = np.random.get_state(legacy=False)
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "NumPy": (numpy["state"]["key"].tobytes(), numpy["state"]["pos"]),
-        "Python": random.getstate(),
-    }
 
 
 class _Watching:

@@ -8,27 +8,12 @@ import sys
 import numpy as np
 import pytest
 from attrs import frozen
+from sampler_mutants import RatioInverted
 
 import kdiff_core as kd
 from kdiff_core.errors import MissingExtraError, ParameterError
 from kdiff_core.testing import pictures
 from kdiff_core.testing.drawing import ENDINGS, matplotlib_figure
-
-
-@frozen
-class Inverted(kd.StepSampler):
-    """DPM-Solver++(2M) with its step ratio upside down; claims order 2."""
-
-    order, memory = 2, 1
-
-    def step(self, ctx, x, sigma, sigma_next):
-        """Extrapolate by the wrong ratio."""
-        denoised = ctx.denoise(x, sigma)
-        if ctx.past:
-            h = ctx.lambda_(sigma_next) - ctx.lambda_(sigma)
-            r = h / (ctx.lambda_(sigma) - ctx.lambda_(ctx.past[0].sigma))
-            denoised = denoised + (denoised - ctx.past[0].denoised) / (2.0 * r)
-        return ctx.to(x, denoised, sigma, sigma_next)
 
 
 @frozen
@@ -75,7 +60,7 @@ def test_what_is_drawn_of_a_sampler():
 
 def test_a_wrong_ratio_shows():
     """With the step ratio inverted the order is as declared on even steps, and one too low on others."""
-    orders = {name: pictures.step_errors(Inverted(), "ve", r)[1] for name, r in pictures.RATIOS.items()}
+    orders = {name: pictures.step_errors(RatioInverted(), "ve", r)[1] for name, r in pictures.RATIOS.items()}
     assert orders["as long"] == pytest.approx(2.0, abs=0.05)
     assert orders["twice as long"] == pytest.approx(1.0, abs=0.05)
     assert orders["half as long"] == pytest.approx(1.0, abs=0.05)
