@@ -19,7 +19,34 @@ if TYPE_CHECKING:
     from .plans import Combine, Noise, Op, Plan
 
 Interval = tuple[Number, Number]
-Key = tuple[Number, Number, str]
+Key = tuple[Number, Number, str, int]
+
+
+class Visits:
+    """How often a run has been where a step asks for noise, as after a restart: there its noise is another.
+
+    Of the requests of a step in one stream the first decides for all, which are of one path.
+    """
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[tuple[int, Number, Number, int]]] = {}
+        self.lowest: dict[str, Number] = {}
+
+    def of(self, step: int, sigma_from: Number, sigma_to: Number, stream: str) -> int:
+        """Return the visit of a request, and note it."""
+        low, high, visit = min(sigma_from, sigma_to), max(sigma_from, sigma_to), 0
+        steps = self.steps.setdefault(stream, [])
+        if steps and steps[-1][0] == step:
+            _, below, above, visit = steps[-1]
+            steps[-1] = step, min(low, below), max(high, above), visit
+            return visit
+        if steps:  # most runs go down: what lies below all that earlier steps asked for is new
+            self.lowest[stream] = min(self.lowest.get(stream, steps[-1][1]), steps[-1][1])
+            if high > self.lowest[stream]:
+                before = [v for _, below, above, v in steps if below < high and low < above]
+                visit = max(before, default=-1) + 1
+        steps.append((step, low, high, visit))
+        return visit
 
 
 def pieces(interval: Interval, others: Iterable[Interval]) -> list[tuple[Number, Number, Number]]:
@@ -62,7 +89,6 @@ class _Splitter:
         self.fresh = fresh
         self.whole = whole
         self.values: dict[int, Linear] = {}
-        self.visits: dict[Key, int] = {}
 
     def split(self, ops: tuple[Op, ...]) -> tuple[Op, ...]:
         from .plans import Combine, Noise
@@ -86,11 +112,10 @@ class _Splitter:
         ops: list[Op] = []
         total = Linear({})
         for a, b, weight in cuts:
-            key = (a, b, request.stream)
+            key = (a, b, request.stream, request.visit)
             if key not in drawn:
                 drawn[key] = request.out if len(cuts) == 1 else self.new()
-                ops.append(Noise(drawn[key], a, b, request.stream, self.visits.get(key, 0)))
-                self.visits[key] = self.visits.get(key, 0) + 1
+                ops.append(Noise(drawn[key], *key))
             total = total + Linear({drawn[key]: weight})
         if request.out in total.terms:
             return ops

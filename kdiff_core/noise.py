@@ -121,25 +121,34 @@ class KeyedNoise:
         out: Leaves | None = None,
     ) -> Any:
         """Unit noise like `x`; see `kdiff_core.protocols.NoiseSource.noise`. `out` is memory to reuse."""
-        leaves = flatten(x)
-        out = out or [torch.empty_like(leaf) for leaf in leaves]
-        interval = struct.pack("<ddq", float(sigma_from), float(sigma_to), visit) + stream.encode()
-        samples = self._samples(leaves[0].shape[0])
-        for number, target in enumerate(out):
-            _fill(target, [struct.pack("<QqH", *sample, number) + interval for sample in samples])
+        out = out or [torch.empty_like(leaf) for leaf in flatten(x)]
+        self.fill(out, struct.pack("<ddq", float(sigma_from), float(sigma_to), visit) + stream.encode())
         return rebuild(x, out)
 
+    def fill(self, out: Leaves, key: bytes, uniform: bool = False) -> None:
+        """Fill the tensors of a state with numbers that are a function of seed, sample and `key` alone.
 
-def _fill(target: Tensor, keys: list[bytes]) -> None:
-    """Fill each sample of a tensor with the noise of its key, drawn on the CPU in its dtype."""
+        Args:
+            out: The tensors.
+            key: Tells draws apart.
+            uniform: Draw from [0, 1) in place of the standard normal distribution.
+        """
+        samples = self._samples(out[0].shape[0])
+        for number, target in enumerate(out):
+            _fill(target, [struct.pack("<QqH", *sample, number) + key for sample in samples], uniform)
+
+
+def _fill(target: Tensor, keys: list[bytes], uniform: bool) -> None:
+    """Fill each sample of a tensor with the numbers of its key, drawn on the CPU in its dtype."""
     dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
     if target.device.type == "cpu" and target.dtype == dtype and target.is_contiguous():
         for row, key in zip(target, keys, strict=True):
-            row.normal_(generator=_twister().seeded(key))
+            generator = _twister().seeded(key)
+            row.uniform_(generator=generator) if uniform else row.normal_(generator=generator)
         return
     pinned = target.device.type == "cuda"
     host = torch.empty(target.shape, dtype=dtype, device="cpu", pin_memory=pinned)
-    _fill(host, keys)
+    _fill(host, keys, uniform)
     target.copy_(host, non_blocking=pinned)
 
 

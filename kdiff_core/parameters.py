@@ -35,6 +35,12 @@ def level(instance: object, attribute: Attribute[Any], value: float) -> None:
         raise _refuse(instance, attribute, value, "a noise level, a number of at least 0")
 
 
+def finite(instance: object, attribute: Attribute[Any], value: float) -> None:
+    """Refuse numbers that are not finite."""
+    if not math.isfinite(value):
+        raise _refuse(instance, attribute, value, "finite")
+
+
 def below_one(instance: object, attribute: Attribute[Any], value: float) -> None:
     """Accept a number between 0 and 1, both excluded."""
     if not 0 < value < 1:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .brownian import Visits
 from .context import Prediction, StepContext
 from .errors import PlanError, TraceError
 from .linear import Linear
@@ -27,7 +28,7 @@ class _Tracer(StepContext):
         self.steps: list[list[Op]] = [[] for _ in levels[1:]]
         self.next_register = 1
         self.drawn: dict[tuple[Number, Number, str], Linear] = {}
-        self.visits: dict[tuple[Number, Number, str], int] = {}
+        self.visits = Visits()
         self.noise_registers: set[int] = set()
         self.start = 0
 
@@ -90,8 +91,7 @@ class _Tracer(StepContext):
         if key not in self.drawn:
             out = self.new()
             self.noise_registers.add(out)
-            visit = self.visits.get(key, 0)
-            self.visits[key] = visit + 1
+            visit = self.visits.of(self.index, sigma_from, sigma_to, stream)
             self.steps[self.index].append(Noise(out, sigma_from, sigma_to, stream, visit))
             self.drawn[key] = Linear({out: 1.0})
         return self.drawn[key]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support import DEVICE, F64, Gaussian, levels, state
 
 import kdiff_core as kd
+from kdiff_core.brownian import Visits
 from kdiff_core.draw import StepNoise
 from kdiff_core.errors import NoiseError, ParameterError
 
@@ -129,7 +130,7 @@ def test_overlapping_intervals_have_the_law_of_one_brownian_path():
     like = torch.empty(1, 200_000, dtype=F64)
     intervals = [(4.0, 1.0), (4.0, 3.0), (3.0, 1.0), (3.5, 2.0)]
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
-        source = StepNoise(kd.KeyedNoise(0), like, [like], {})
+        source = StepNoise(kd.KeyedNoise(0), like, [like], Visits(), 0)
         drawn = {i: source(*intervals[i], "step")[0] for i in order}
         for i, (a, b) in enumerate(intervals):
             for j, (c, d) in enumerate(intervals):

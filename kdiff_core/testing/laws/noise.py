@@ -14,6 +14,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ...brownian import Visits
 from ...draw import StepNoise
 from ...state import flatten
 from ..catalogue import LawBroken, law, require
@@ -245,7 +246,7 @@ def increments_of_one_brownian_path(
     near = (ends[0] - ends[1]) / (ends[0] - ends[3])
     worst = error = 0.0
     for first in permutations(range(5), 2):
-        step, found = StepNoise(source, x, [x], {}), {}
+        step, found = StepNoise(source, x, [x], Visits(), 0), {}
         for i in (*first, *(i for i in order if i not in first)):
             start, end = asked[i]
             found[i] = step(start, end, "step").double()
