@@ -194,8 +194,11 @@ def _unknown_option(
     close = nearest(name, [*known, *owners], 1)
     lines = [f"{entry} has no option {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")]
     lines.append(f"It takes {describe(entry, known)}.")
-    foreign = [f"{option} ({quoted(m.name for m in having)})" for option, having in owners.items()]
-    if foreign := [text for text, option in zip(foreign, owners, strict=True) if option not in known]:
-        lines.append(f"Modifiers add {', '.join(foreign)}.")
+    added: dict[str, list[str]] = {}
+    for option, modifier in ((o, m.name) for o, having in owners.items() for m in having if o not in known):
+        added.setdefault(modifier, []).append(option)
+    if added:
+        texts = (f"{', '.join(options)} ({modifier!r})" for modifier, options in added.items())
+        lines.append(f"Modifiers add {'; '.join(texts)}.")
     lines.extend(f"Not asked: {fault}" for fault in faults)
     return ParameterError("\n".join(lines))

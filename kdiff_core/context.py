@@ -194,9 +194,14 @@ class StepContext:
         self._kept.update(values)
 
     def advance(self, solver: StepSampler, x: Any, sigma: Number, sigma_next: Number) -> Any:
-        """Take a step of a solver; into 0 with ``D(x, sigma)``, unless the solver reaches 0 itself."""
+        """Take a step of a solver; into 0 with ``D(x, sigma)``, unless the solver reaches 0 itself.
+
+        Into 1 on a flow path, where log-SNR is infinite and only a run to noise goes, with Euler's step.
+        """
         if sigma_next == 0 and not solver.reaches_zero:
             return self.denoise(x, sigma)
+        if self.alpha(sigma_next) == 0:
+            return self.to(x, self.denoise(x, sigma), sigma, sigma_next)
         return solver.step(self, x, sigma, sigma_next)
 
     def _begin(self, index: int, x: Any) -> None:
@@ -215,3 +220,33 @@ class StepContext:
         if self._memory:
             self._points.insert(0, Point(self.grid[self.index], self._kept, resolve))
             del self._points[self._memory :]
+
+
+class InnerContext(StepContext):
+    """A context around another one, for samplers that wrap samplers and change what those see of their run.
+
+    It shares what its step keeps, and asks the context around it for outputs and noise; a subclass overrides
+    what differs. It lives for one step.
+
+    Args:
+        outer: The context around it.
+        points: How many earlier points are seen at most. Default: all.
+    """
+
+    def __init__(self, outer: StepContext, points: int | None = None) -> None:
+        self.__dict__.update(outer.__dict__)
+        self._outer = outer
+        if points is not None:
+            self.past = Past(self.past[:points])
+
+    def denoise(self, x: Any, sigma: Number) -> Any:
+        """The outer context's output."""
+        return self._outer.denoise(x, sigma)
+
+    def predict(self, x: Any, sigma: Number) -> Prediction:
+        """The outer context's outputs."""
+        return self._outer.predict(x, sigma)
+
+    def noise(self, sigma_from: Number, sigma_to: Number, stream: str = "step") -> Any:
+        """The outer context's noise."""
+        return self._outer.noise(sigma_from, sigma_to, stream)

@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from .brownian import Visits
 from .context import Prediction, StepContext
 from .draw import StepNoise
 from .errors import ParameterError
 from .job import Job, Seen
+from .numerics import Number
 from .state import Leaves, Nest, flatten
 
 
@@ -20,7 +22,7 @@ class EagerContext(StepContext):
         assert job.sampler is not None
         super().__init__(job.levels, job.path, job.process, job.sampler.memory)
         self.job = job
-        self.visits: dict[Any, int] = {}
+        self.visits = Visits()
         self.step_noise: StepNoise | None = None
         self.first: Seen | None = None
 
@@ -40,29 +42,30 @@ class EagerContext(StepContext):
     def _begin(self, index: int, x: Any) -> None:
         super()._begin(index, x)
         self.first = None
-        self.step_noise = StepNoise(self.job.source, self.job.x, self.job.leaves, self.visits)
+        self.step_noise = StepNoise(self.job.source, self.job.x, self.job.leaves, self.visits, index)
 
-    def denoise(self, x: Any, sigma: float) -> Any:
+    def denoise(self, x: Any, sigma: Number) -> Any:
         """Call the denoiser."""
         return self._call(x, sigma, ("denoised",))[0]
 
-    def predict(self, x: Any, sigma: float) -> Prediction:
+    def predict(self, x: Any, sigma: Number) -> Prediction:
         """Call the guided denoiser."""
         return Prediction(*self._call(x, sigma, Prediction._fields))
 
-    def _call(self, x: Any, sigma: float, outputs: tuple[str, ...]) -> list[Any]:
+    def _call(self, x: Any, sigma: Number, outputs: tuple[str, ...]) -> list[Any]:
         leaves = self.unwrap(x)
         found = self.job.evaluate(leaves, sigma, outputs)
         self.job.evaluations += 1
         if self._memory:  # the model may write over its output, which a later step reads
             found = [[leaf.clone() for leaf in output] for output in found]
         if self.first is None:
-            self.first = Seen(max(sigma, self.grid[self.index]), leaves, found[0])
+            highest = float(sigma.max()) if isinstance(sigma, Tensor) else sigma
+            self.first = Seen(max(highest, self.grid[self.index]), leaves, found[0])
         results = [self.wrap(output) for output in found]
         self._evaluated(sigma, results[0])
         return results
 
-    def noise(self, sigma_from: float, sigma_to: float, stream: str = "step") -> Any:
+    def noise(self, sigma_from: Number, sigma_to: Number, stream: str = "step") -> Any:
         """Draw from the run's source."""
         assert self.step_noise is not None
         drawn = self.step_noise(sigma_from, sigma_to, stream)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import CapabilityError, NonFiniteError, ParameterError
 from .job import Done, Job, Seen, checkpoint_of, new_job, new_machine, resumed_job
+from .recompute import checkpointed_step, run_step
 from .result import Checkpoint, Result, StepInfo, own
 from .sampler import StepSampler, check_needs
 from .state import Leaves, all_finite, rebuild, total_of
@@ -35,6 +36,7 @@ def run(
     process: Any = None,
     stop: int | None = None,
     resume: Checkpoint | None = None,
+    checkpoint_gradients: bool = False,
 ) -> Result:
     """Run a sampler; see `StepSampler.run`."""
     check_needs(sampler, denoiser)
@@ -48,7 +50,11 @@ def run(
         job = new_job(sampler, denoiser, x, sigmas, seed, noise, cond, process)
     else:
         job = resumed_job(sampler, denoiser, x, sigmas, seed, noise, cond, resume)
-    job.wants_states = callback is not None
+    job.wants_states, job.checkpointed = callback is not None, checkpoint_gradients
+    if checkpoint_gradients and job.plan is None:
+        raise CapabilityError(
+            f"checkpoint_gradients: {job.name} has no plan whose steps could be repeated: {job.why_eager}"
+        )
     if stop is not None:
         _check_stop(stop, job)
     states = [own(job.x, job.leaves)] if trajectory and resume is None else []
@@ -60,7 +66,8 @@ def run(
 
 def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -> Result:
     """The loop over steps."""
-    info = {
+    info = job.info
+    info |= {
         "sampler": job.name,
         "path": job.path.name,
         "levels": job.levels,
@@ -102,14 +109,12 @@ def _plan_steps(job: Job) -> Iterator[Done]:
     if job.wants_states:
         machine.hold_states()
     registers = machine.registers
-    advance, supply, evaluate = machine.advance, machine.supply, job.evaluate
+    advance = checkpointed_step if job.checkpointed else run_step
     for index, (step, until) in enumerate(zip(job.plan.steps, job.plan.ends, strict=True)):
         if index < job.finished:
             continue
         job.step = index
-        while (op := advance(until)) is not None:
-            supply(op, evaluate(registers[op.x], op.sigma, op.outputs))
-            job.evaluations += 1
+        advance(job, machine, until)
         job.finished = index + 1
         seen = None
         if job.wants_states:
@@ -121,9 +126,14 @@ def _plan_steps(job: Job) -> Iterator[Done]:
 
 def _eager_steps(job: Job) -> Iterator[Done]:
     """Run a sampler's steps on tensors."""
+    from .adaptive import AdaptiveSampler
     from .eager import EagerContext
+    from .tries import adaptive_steps
 
     assert job.sampler is not None
+    if isinstance(job.sampler, AdaptiveSampler):
+        yield from adaptive_steps(job)
+        return
     ctx = EagerContext(job)
     x = ctx.wrap(job.leaves)
     for index in range(job.total):

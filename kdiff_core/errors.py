@@ -61,5 +61,13 @@ class NonFiniteError(KdiffError, ArithmeticError):
     """A model output or a state became NaN or infinite; the message says where and which."""
 
 
+class StepSizeError(KdiffError, ArithmeticError):
+    """An adaptive sampler cannot keep its tolerance: too many model calls, or steps too small to take."""
+
+
+class ConvergenceError(KdiffError, ArithmeticError):
+    """An iteration did not come to its tolerance; the message says how close it came."""
+
+
 class MissingExtraError(KdiffError, ImportError):
     """A feature needs a package that is not installed; the message has the pip command."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from attrs import define
+from attrs import define, field
 from torch import Tensor
 
 from .draw import drawer
@@ -59,8 +59,10 @@ class Job:
     machine: Machine | None = None
     origin: Checkpoint | None = None
     finished: int = 0
+    checkpointed: bool = False
     like: tuple[Any, ...] = ()
     versioned: bool = True
+    info: dict[str, Any] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         first = self.leaves[0]
@@ -84,15 +86,17 @@ class Job:
 
         self.sigmas = plan._once(key, table).clone().unbind(0)  # the run's own: a model may write to it
 
-    def level(self, sigma: float) -> Tensor:
+    def level(self, sigma: float | Tensor) -> Tensor:
         """A level for each sample."""
         first = self.leaves[0]
-        return torch.full(first.shape[:1], sigma, dtype=first.dtype, device=first.device)
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            return sigma.to(first.device, first.dtype, copy=True)
+        return torch.full(first.shape[:1], float(sigma), dtype=first.dtype, device=first.device)
 
-    def evaluate(self, leaves: Leaves, sigma: float, outputs: tuple[str, ...]) -> list[Leaves]:
+    def evaluate(self, leaves: Leaves, sigma: float | Tensor, outputs: tuple[str, ...]) -> list[Leaves]:
         """Call the denoiser and check what it returns."""
         if self.checked:
-            self.refuse_non_finite(leaves, f"the state at sigma={sigma:.6g}")
+            self.refuse_non_finite(leaves, f"the state at {_shown(sigma)}")
         x = rebuild(self.x, leaves)
         first = leaves[0]
         version = first._version if self.versioned else 0
@@ -113,7 +117,7 @@ class Job:
             self.on_evaluation()
         if self.checked:
             for output in found:
-                self.refuse_non_finite(output, f"the model output at sigma={sigma:.6g}")
+                self.refuse_non_finite(output, f"the model output at {_shown(sigma)}")
         return found
 
     def where(self) -> str:
@@ -127,6 +131,13 @@ class Job:
                 f"{what} is NaN or infinite in {self.where()}, after {self.evaluations} evaluations; the "
                 f"sampler is from {_provider(self.sampler)}"
             )
+
+
+def _shown(sigma: float | Tensor) -> str:
+    """A level, or those of all samples, for messages."""
+    if isinstance(sigma, Tensor) and sigma.ndim:
+        return f"sigma={float(sigma.min()):.6g} to {float(sigma.max()):.6g}"
+    return f"sigma={float(sigma):.6g}"
 
 
 def new_machine(job: Job, plan: Plan) -> Machine:

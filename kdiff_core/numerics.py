@@ -8,11 +8,31 @@ raised: ``log(0)`` is ``-inf``, ``exp`` overflows to ``inf``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from itertools import repeat
+from typing import Any, TypeVar
 
-Number = Any  # float, a torch scalar, or a high-precision number
+Number = Any  # float, a torch scalar, a high-precision number, or a vector of one level for each sample
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def elementwise(function: F) -> F:
+    """Let a function of numbers take vectors too: host tensors ``(B,)``, one number for each sample.
+
+    It is applied to one float after the other. A kernel would be faster, but its bits may depend on the place
+    in the vector, and so a sample on its neighbours.
+    """
+
+    @wraps(function)
+    def apply(*args: Any) -> Any:
+        for vector in args:
+            if getattr(vector, "ndim", 0):
+                columns = [a.tolist() if getattr(a, "ndim", 0) else repeat(a) for a in args]
+                return vector.new_tensor(list(map(function, *columns)))
+        return function(*args)
+
+    return apply  # type: ignore[return-value]
 
 
 def _call(name: str, x: Number) -> Number:
@@ -22,6 +42,7 @@ def _call(name: str, x: Number) -> Number:
     return getattr(x, name)()
 
 
+@elementwise
 def exp(x: Number) -> Number:
     """``e ** x``; ``inf`` on overflow."""
     if isinstance(x, (float, int)):
@@ -32,6 +53,7 @@ def exp(x: Number) -> Number:
     return _call("exp", x)
 
 
+@elementwise
 def expm1(x: Number) -> Number:
     """``e ** x - 1`` without cancellation near 0; ``inf`` on overflow."""
     if isinstance(x, (float, int)):
@@ -42,6 +64,7 @@ def expm1(x: Number) -> Number:
     return _call("expm1", x)
 
 
+@elementwise
 def log(x: Number) -> Number:
     """Natural logarithm; ``-inf`` at 0."""
     if isinstance(x, (float, int)):
@@ -49,6 +72,7 @@ def log(x: Number) -> Number:
     return _call("log", x)
 
 
+@elementwise
 def sqrt(x: Number) -> Number:
     """Square root; 0 for a negative `x`, which here is always 0 but for rounding."""
     if isinstance(x, (float, int)):
@@ -56,6 +80,7 @@ def sqrt(x: Number) -> Number:
     return _call("sqrt", x) if x > 0 else x * 0
 
 
+@elementwise
 def phi(k: int, h: Number) -> Number:
     """The function phi_k of exponential integrators: ``phi_0 = e^h``, ``phi_k = (phi_{k-1} - 1/(k-1)!) / h``.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import GridError, ParameterError
 from .grid import Grid
-from .numerics import Number, exp, log, sqrt
+from .numerics import Number, elementwise, exp, log, sqrt
 
 # On a flow path lambda is -inf at sigma = 1; a stage inside a step from there is placed from here.
 FLOW_INNER_START = 1 - 1e-4
@@ -74,7 +74,7 @@ class _VE(Path):
         return 1.0
 
     def lambda_(self, sigma: Number) -> Number:
-        return -log(sigma) if sigma != 0 else math.inf
+        return -log(sigma)
 
     def sigma(self, lambda_: Number) -> Number:
         return exp(-lambda_)
@@ -95,23 +95,28 @@ class _Flow(Path):
     def alpha(self, sigma: Number) -> Number:
         return 1.0 - sigma
 
+    @elementwise
     def lambda_(self, sigma: Number) -> Number:
         return log((1.0 - sigma) / sigma) if sigma != 0 else math.inf
 
     def sigma(self, lambda_: Number) -> Number:
         return 1.0 / (1.0 + exp(lambda_))
 
+    @elementwise
     def ratio(self, sigma: Number) -> Number:
         return sigma / (1.0 - sigma) if sigma != 1 else math.inf
 
+    @elementwise
     def from_ratio(self, ratio: Number) -> Number:
         return ratio / (1.0 + ratio) if ratio != math.inf else 1.0
 
+    @elementwise
     def ancestral_down(self, sigma: Number, sigma_next: Number, eta: Number) -> Number:
         # With eta = 1 both paths go down to sigma_next^2 / sigma. In between, flow hosts interpolate the
         # level itself: sigma_next (1 - eta (1 - sigma_next / sigma)).
         return max(sigma_next * (1.0 - eta * (1.0 - sigma_next / sigma)), sigma_next * 0)
 
+    @elementwise
     def inner_lambda(self, sigma: Number, sigma_next: Number = 0.0) -> Number:
         return self.lambda_(sigma if sigma < 1.0 else max(FLOW_INNER_START, (1.0 + sigma_next) / 2.0))
 

@@ -117,6 +117,11 @@ def all_finite(leaf: Tensor) -> bool:
     return total - total == 0 or bool(torch.isfinite(leaf).all())
 
 
+def wide(leaf: Tensor) -> torch.dtype:
+    """The tensor's dtype, or float32 for one in half precision."""
+    return leaf.dtype if leaf.dtype in _WIDE else torch.float32
+
+
 def total_of(leaf: Tensor) -> Tensor:
     """Sum of all values, on the leaf's device; not finite if one of them is not, or if it overflows."""
     leaf = leaf.detach() if leaf.requires_grad else leaf
@@ -152,7 +157,10 @@ def check_output(output: Any, x: Any, leaves: Leaves) -> Leaves:
 
 
 class Nest:
-    """Arithmetic on a nest, for samplers that run on tensors: sums, and products with numbers."""
+    """Arithmetic on a nest, for samplers that run on tensors: sums, and products with numbers.
+
+    Where samples choose their own steps a number may be a vector ``(B,)``, one number for each sample.
+    """
 
     __slots__ = ("leaves", "like")
 
@@ -161,6 +169,12 @@ class Nest:
         self.leaves = leaves
 
     def _each(self, other: Any, f: Callable[[Tensor, Any], Tensor]) -> Nest:
+        if isinstance(other, Tensor) and other.ndim:
+            # In half precision the numbers are as accurate as a single number would be.
+            columns = [other.to(leaf.device, wide(leaf)).reshape(-1, *[1] * (leaf.ndim - 1))
+                       for leaf in self.leaves]  # fmt: skip
+            pairs = zip(self.leaves, columns, strict=True)
+            return Nest(self.like, [f(leaf, column).to(leaf.dtype) for leaf, column in pairs])
         others = other.leaves if isinstance(other, Nest) else [other] * len(self.leaves)
         return Nest(self.like, [f(a, b) for a, b in zip(self.leaves, others, strict=True)])
 
@@ -183,11 +197,11 @@ class Nest:
         return self * -1.0
 
     def __mul__(self, factor: Any) -> Nest:
-        """Multiply by a number."""
+        """Multiply by a number, or by one for each sample."""
         return self._each(factor, torch.mul)
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Nest:
-        """Divide by a number."""
+        """Divide by a number, or by one for each sample."""
         return self._each(divisor, torch.div)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import TraceError
 from ..registry import get_sampler
+from ..sampler import StepSampler
 
 if TYPE_CHECKING:
     from ..registry import ResolvedEntry
@@ -22,7 +23,9 @@ def calls_per_step(sampler: Any) -> float | None:
     Raises:
         Exception: Whatever a bug in the sampler's step raises.
     """
-    levels = [10.0 * 0.6**i for i in range(_STEPS)]
+    # Where all steps are alike, one tells.
+    alike = not sampler.memory and type(sampler).prepare is StepSampler.prepare
+    levels = [10.0 * 0.6**i for i in range(2 if alike else _STEPS)]
     try:
         steps = [step for step in sampler.plan([*levels, 0.0]).steps if step.sigma_next > 0]
     except TraceError:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .catalogue import Check, LawBroken
 from .running import chosen, run_check
+from .settings import Settings
 from .subjects import Subject, subject_of
 
 
@@ -20,10 +21,12 @@ class BoundCheck:
     Attributes:
         check: The check.
         subject: What it is of.
+        examples: Random examples, in place of those of pytest's option.
     """
 
     check: Check
     subject: Subject
+    examples: int | None = None
 
     def __call__(self) -> None:
         """Run it with the options of pytest.
@@ -32,7 +35,10 @@ class BoundCheck:
             LawBroken: The law does not hold; the message has the numbers, the seed and a script.
         """
         __tracebackhide__ = True
-        result = run_check(self.check, self.subject)
+        settings = Settings.from_environment()
+        if self.examples is not None:
+            settings = evolve(settings, examples=self.examples)
+        result = run_check(self.check, self.subject, settings)
         if result.status == "skipped":
             pytest.skip("slow; run with --kdiff-slow")
         if result.status in ("failed", "expected"):  # pytest knows which one
@@ -46,6 +52,7 @@ def parametrize_with_checks(
     kind: str | None = None,
     only: Any = None,
     known_failures: Mapping[str, str] | None = None,
+    examples: int | None = None,
 ) -> Callable[[Any], Any]:
     """Make a pytest test of each check of each subject.
 
@@ -61,6 +68,7 @@ def parametrize_with_checks(
         only: Name or names of checks, in place of all.
         known_failures: Checks that all of them are known to fail, with the reason; beside those that a
             subject lists itself. They are strict expected failures: red once they pass.
+        examples: Random examples of a check of ordinary cost. Default: the option ``--kdiff-examples``.
 
     Returns:
         A decorator for a test with the one argument `check`.
@@ -74,6 +82,6 @@ def parametrize_with_checks(
                 marks.append(pytest.mark.kdiff_slow)
             if reason := subject.known_failures.get(found.name):
                 marks.append(pytest.mark.xfail(strict=True, raises=LawBroken, reason=reason))
-            case = BoundCheck(found, subject)
+            case = BoundCheck(found, subject, examples)
             cases.append(pytest.param(case, id=f"{found.name}-{subject.label}", marks=marks))
     return pytest.mark.parametrize("check", cases)

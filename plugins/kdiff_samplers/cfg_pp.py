@@ -8,6 +8,7 @@ from typing import Any
 from attrs import field, frozen
 
 from kdiff_core import VE, StepContext, StepSampler, get_sampler
+from kdiff_core.context import InnerContext
 from kdiff_core.errors import ParameterError
 from kdiff_core.parameters import one_of
 
@@ -15,7 +16,7 @@ from .hosts import AS_VE
 from .wrapped import Wrapped
 
 
-class _Guided(StepContext):
+class _Guided(InnerContext):
     """The context of a step whose state is said to be guided data with unconditional noise."""
 
     def __init__(
@@ -27,8 +28,7 @@ class _Guided(StepContext):
         as_ve: bool = False,
         data: str = "denoised",
     ) -> None:
-        self.__dict__.update(ctx.__dict__)  # shares what the step keeps
-        self._inner = ctx
+        super().__init__(ctx)
         self._sigma = sigma
         self._start = ctx.predict(x, sigma)
         self._uncond = self._start.uncond
@@ -53,17 +53,18 @@ class _Guided(StepContext):
                 )
             self._pending = False
             return self._data
-        output = self._inner.predict(x, sigma)
+        output = self.predict(x, sigma)
         self._uncond = output.uncond
         return output.denoised
 
-    def predict(self, x: Any, sigma: float) -> Any:
-        """All outputs."""
-        return self._inner.predict(x, sigma)
-
-    def noise(self, sigma_from: float, sigma_to: float, stream: str = "step") -> Any:
-        """The run's noise."""
-        return self._inner.noise(sigma_from, sigma_to, stream)
+    def advance(self, solver: StepSampler, x: Any, sigma: float, sigma_next: float) -> Any:
+        """The solver's step, which has to ask for its start."""
+        after = super().advance(solver, x, sigma, sigma_next)
+        if self._pending:
+            raise ParameterError(
+                "cfg_pp: the solver does not evaluate the step's start; wrap it the other way round"
+            )
+        return after
 
     def to(self, x: Any, denoised: Any, sigma: float, sigma_next: float) -> Any:
         """The same move; a host takes the noise from the newest evaluation."""

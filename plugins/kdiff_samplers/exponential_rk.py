@@ -17,7 +17,7 @@ from kdiff_core.parameters import fraction, one_of
 Term = tuple[int, float, int, float]
 
 
-class Tableau(NamedTuple):
+class ExponentialTableau(NamedTuple):
     """An explicit exponential Runge-Kutta method.
 
     The weights of D at the step's start are not written down: each row sums to ``c phi_1(-c h)``, so that
@@ -34,7 +34,7 @@ class Tableau(NamedTuple):
     rows: tuple[tuple[Term, ...], ...]
 
 
-def checked(tableau: Tableau) -> Tableau:
+def checked(tableau: ExponentialTableau) -> ExponentialTableau:
     """Return a tableau that is one.
 
     Raises:
@@ -42,14 +42,14 @@ def checked(tableau: Tableau) -> Tableau:
     """
     if len(tableau.rows) != len(tableau.nodes):
         raise ParameterError(
-            f"Tableau: {len(tableau.nodes)} stages and the end need {len(tableau.nodes)} rows"
+            f"ExponentialTableau: {len(tableau.nodes)} stages and the end need {len(tableau.nodes)} rows"
         )
     for stage, row in enumerate(tableau.rows, 1):
         for j, _, k, c in row:
             if not (0 < j < stage and k >= 1 and 0 < c <= 1):
                 raise ParameterError(
-                    f"Tableau: row {stage} has the term {(j, k, c)}; an explicit method reads stages 1 to "
-                    f"{stage - 1}, phi_k with k >= 1, at c in ]0, 1]"
+                    f"ExponentialTableau: row {stage} has the term {(j, k, c)}; an explicit method reads "
+                    f"stages 1 to {stage - 1}, phi_k with k >= 1, at c in ]0, 1]"
                 )
     return tableau
 
@@ -63,17 +63,21 @@ _A52: tuple[tuple[float, int, float], ...] = ((0.5, 2, 0.5), (-1.0, 3, 1.0), (0.
 
 _TABLES = {
     # Cox and Matthews 2002, eq. 22, 23 to 25 and 26 to 29.
-    "etdrk2": Tableau(2, (0.0, 1.0), ((), ((1, 1.0, 2, 1.0),))),
-    "etdrk3": Tableau(3, (0.0, 0.5, 1.0), (
+    "etdrk2": ExponentialTableau(2, (0.0, 1.0), ((), ((1, 1.0, 2, 1.0),))),
+    "etdrk3": ExponentialTableau(3, (0.0, 0.5, 1.0), (
         (),
         ((1, 2.0, 1, 1.0),),
         ((1, 4.0, 2, 1.0), (1, -8.0, 3, 1.0), (2, -1.0, 2, 1.0), (2, 4.0, 3, 1.0)),
     )),
-    "etdrk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), ((), ((1, 0.5, 1, 0.5),), ((2, 1.0, 1, 0.5),), _ETD4_END)),
+    "etdrk4": ExponentialTableau(4, (0.0, 0.5, 0.5, 1.0), (
+        (), ((1, 0.5, 1, 0.5),), ((2, 1.0, 1, 0.5),), _ETD4_END,
+    )),
     # Krogstad 2005, eq. 51.
-    "krogstad4": Tableau(4, (0.0, 0.5, 0.5, 1.0), ((), ((1, 1.0, 2, 0.5),), ((2, 2.0, 2, 1.0),), _ETD4_END)),
+    "krogstad4": ExponentialTableau(4, (0.0, 0.5, 0.5, 1.0), (
+        (), ((1, 1.0, 2, 0.5),), ((2, 2.0, 2, 1.0),), _ETD4_END,
+    )),
     # Hochbruck and Ostermann 2005, eq. 5.19.
-    "hochbruck_ostermann": Tableau(4, (0.0, 0.5, 0.5, 1.0, 0.5), (
+    "hochbruck_ostermann": ExponentialTableau(4, (0.0, 0.5, 0.5, 1.0, 0.5), (
         (),
         ((1, 1.0, 2, 0.5),),
         ((1, 1.0, 2, 1.0), (2, 1.0, 2, 1.0)),
@@ -85,7 +89,9 @@ _TABLES = {
         ((3, -1.0, 2, 1.0), (3, 4.0, 3, 1.0), (4, 4.0, 2, 1.0), (4, -8.0, 3, 1.0)),
     )),
 }  # fmt: skip
-TABLEAUX: Mapping[str, Tableau] = MappingProxyType({name: checked(t) for name, t in _TABLES.items()})
+TABLEAUX: Mapping[str, ExponentialTableau] = MappingProxyType({
+    name: checked(tableau) for name, tableau in _TABLES.items()
+})  # fmt: skip
 
 
 class ExponentialRK(StepSampler):
@@ -101,7 +107,7 @@ class ExponentialRK(StepSampler):
     path_invariant = True
 
     @property
-    def tableau(self) -> Tableau:
+    def tableau(self) -> ExponentialTableau:
         """The method."""
         raise NotImplementedError
 
@@ -148,7 +154,7 @@ class ETDRK(ExponentialRK):
     method: str = field(default="etdrk4", validator=one_of(*TABLEAUX))
 
     @property
-    def tableau(self) -> Tableau:
+    def tableau(self) -> ExponentialTableau:
         """The method's."""
         return TABLEAUX[self.method]
 
@@ -167,9 +173,9 @@ class RES2S(ExponentialRK):
     c2: float = field(default=0.5, converter=float, validator=fraction)
 
     @property
-    def tableau(self) -> Tableau:
+    def tableau(self) -> ExponentialTableau:
         """``b_2 = phi_2 / c_2``."""
-        return Tableau(2, (0.0, self.c2), ((), ((1, 1.0 / self.c2, 2, 1.0),)))
+        return ExponentialTableau(2, (0.0, self.c2), ((), ((1, 1.0 / self.c2, 2, 1.0),)))
 
 
 def _third_order(instance: RES3S, attribute: Attribute[Any], c3: float) -> None:
@@ -205,11 +211,11 @@ class RES3S(ExponentialRK):
     c3: float = field(default=1.0, converter=float, validator=[fraction, _third_order])
 
     @property
-    def tableau(self) -> Tableau:
+    def tableau(self) -> ExponentialTableau:
         """The member of the family."""
         c2, c3 = self.c2, self.c3
         gamma, weight = _gamma(c2, c3), _weight(c2, c3)
         inner = ((1, gamma * c2, 2, c2), (1, c3 * c3 / c2, 2, c3))
-        return Tableau(
+        return ExponentialTableau(
             3, (0.0, c2, c3), ((), inner, ((1, gamma / weight, 2, 1.0), (2, 1.0 / weight, 2, 1.0)))
         )

@@ -24,7 +24,7 @@ def _below_one(instance: object, attribute: Any, value: float) -> None:
 class GradientEstimation(StepSampler):
     """Euler on a corrected noise prediction, with a share of fresh noise; order 1, one evaluation a step.
 
-    Permenter and Yuan 2023, arXiv:2306.04848, Algorithm 2 and Appendix on stochastic samplers: the noise is
+    Permenter and Yuan 2023, arXiv:2306.04848, with the fresh noise of their smalldiffusion: the noise is
     estimated as ``gamma eps_i + (1 - gamma) eps_{i-1}``, and fresh noise fills up from the level ``sigma'``
     with ``sigma_next = sigma^mu sigma'^(1 - mu)``. In VE coordinates, so the same on every path. ``gamma=1``
     is DDIM, with ``mu=0.5`` DDPM (Ho et al. 2020, arXiv:2006.11239). The first step, and one whose history is

@@ -21,7 +21,7 @@ Evaluations = Sequence[tuple[float, Any]]
 class SASolver(StepSampler):
     """SA-Solver: exponential Adams methods for the SDE of noise amount tau, with a corrector.
 
-    Xue et al. 2023, arXiv:2309.05019, Algorithm 1. The SDE is its variance-controlled one: tau 0 is the
+    Xue et al. 2023, arXiv:2309.05019. The SDE is its variance-controlled one: tau 0 is the
     probability-flow ODE, 1 the reverse SDE. Here tau is `eta` on the steps that end in an interval of noise-
     to-signal ratios, 0 elsewhere. The corrector uses the noise of the predictor. With ``pece=False`` (PEC) an
     evaluation at the predicted state serves the correction and the next step, of the predictor's order; with

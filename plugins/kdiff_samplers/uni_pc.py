@@ -36,7 +36,7 @@ def exponential_weights(nodes: Sequence[Number], rate: Number) -> list[Number]:
 class UniPC(StepSampler):
     """UniPC on the data prediction, one evaluation a step; of order `solver_order`.
 
-    Zhao et al. 2023, arXiv:2302.04867, Algorithms 1 (UniC) and 2 (UniP), in the multistep form. The
+    Zhao et al. 2023, arXiv:2302.04867: the corrector UniC and the predictor UniP, in the multistep form. The
     evaluation at a predicted state also corrects it: the step that begins there starts from the corrected
     state, with the evaluation kept. Corrected states have one order more, but a step, and the run, ends in a
     predicted one. The weights solve the order conditions exactly, whereby B(h) drops out,

@@ -419,7 +419,7 @@ def test_unknown_option(registry):
     message = str(caught.value)
     assert "sampler 'heun' of kdiff-core has no option 'etta'; did you mean 'eta'?" in message
     assert "It takes eta=0.5." in message
-    assert "s_churn ('churn')" in message
+    assert "Modifiers add s_churn, s_noise ('churn'); " in message
     with pytest.raises(ParameterError, match="no option 'rho'"):
         make(other=plugin(schedules=[Entry("x", Euler)])).get("schedule", "x", rho=7.0)
 

@@ -19,6 +19,7 @@ from kdiff_core.manifest import differences, manifest_of, read_manifest, write_n
 from kdiff_core.sample_job import SampleJob
 
 NAMES = [e.name for e in kd.list_samplers() if not kd.get_sampler(e.name).needs]
+ALONE = [n for n in NAMES if "independent_of_the_batch" not in kd.get_sampler(n).known_failures]
 SEEDS = st.integers(0, 2**64 - 1)
 
 
@@ -74,9 +75,9 @@ def test_name_and_object_give_equal_bits(name):
     assert torch.equal(by_name, sampler(model, x, sigmas, seed=3))
 
 
-@given(seed=SEEDS, index=st.lists(st.integers(0, 2**31), min_size=1, max_size=4), name=st.sampled_from(NAMES))
+@given(seed=SEEDS, index=st.lists(st.integers(0, 2**31), min_size=1, max_size=4), name=st.sampled_from(ALONE))
 def test_a_sample_does_not_depend_on_its_batch(seed, index, name):
-    """Sample 7 of a batch equals sample 7 alone, for every sampler."""
+    """Sample 7 of a batch equals sample 7 alone, for every sampler that does not say otherwise."""
     together = kd.sample(Linear(), len(index), sampler=name, steps=4, seed=seed, index=index)
     for row, number in zip(together, index, strict=True):
         alone = kd.sample(Linear(), 1, sampler=name, steps=4, seed=seed, index=[number])

@@ -8,6 +8,7 @@ import attrs
 import torch
 from hypothesis import strategies as st
 
+from ...adaptive import AdaptiveSampler
 from ...noise import GeneratorNoise
 from .. import strategies as draw
 from ..catalogue import law, require
@@ -20,7 +21,7 @@ TOLERANCE = 0.3
 # Upwards it is wider: with little noise the order lies between that of the noise and the higher one without.
 TOLERANCE_ABOVE = 0.7
 STEPS = (80, 160, 320)
-SAMPLES = 20_000
+SAMPLES, SAMPLES_ADAPTIVE = 20_000, 2_000
 # Steps alternate, 4 to 2, however many: on grids that get smooth a wrong ratio of steps is not seen.
 UNEVEN = 1 / 3
 # Variances 0.01 to 4 in a rotated frame: on one variance the error is one number, which crosses zero.
@@ -80,7 +81,8 @@ def output_distribution_of_samples(sampler: Any, *, path: str, seed: int) -> dic
     full, grid = with_unit_noise(sampler), smooth_grid(path, STEPS[1])
     problem = Gaussian(path, 0.3, 0.5)
     mean, covariance = problem.marginal(grid[0])
-    unit = random_state(seed, batch=SAMPLES, shape=(2,), scale=1.0)
+    count = SAMPLES_ADAPTIVE if isinstance(sampler, AdaptiveSampler) else SAMPLES
+    unit = random_state(seed, batch=count, shape=(2,), scale=1.0)
     x = float(mean[0]) + unit * float(covariance[0, 0]) ** 0.5
     result = full(model_for(full, problem), x, grid, noise=GeneratorNoise((_generator(seed),)))
     exact = float(problem.marginal(grid[-1])[1][0, 0])
@@ -89,7 +91,7 @@ def output_distribution_of_samples(sampler: Any, *, path: str, seed: int) -> dic
         abs(ratio - 1.0) <= 0.125,
         f"its samples have {ratio:.3f} of the variance that they should have",
         ratio=ratio,
-        samples=2 * SAMPLES,
+        samples=2 * count,
     )
     return {"variance": ratio}
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
+from ...adaptive import AdaptiveSampler
 from ...noise import KeyedNoise, noise_from
 from ...result import Checkpoint
 from ...stepper import Stepper
@@ -181,7 +182,8 @@ def dtype_and_device_kept(
 ) -> dict[str, float] | None:
     """States keep their dtype and device; in float32 the result is that of float64, rounded.
 
-    All weights are computed in double precision, on the host; only states are of the caller's precision.
+    All weights are computed in double precision, on the host; only states are of the caller's precision. The
+    results of an adaptive sampler, whose steps then differ, are not compared.
     """
     problem = Gaussian(path)
     x, fixed = (random_state(seed + i, scale=s, device=device) for i, s in ((0, 10.0), (1, 1.0)))
@@ -191,7 +193,7 @@ def dtype_and_device_kept(
     require(result.dtype == kind, f"a state of {kind} came back as {result.dtype}")
     require(result.device == x.device, f"a state on {x.device} came back on {result.device}")
     require(result.shape == x.shape, f"a state of {tuple(x.shape)} came back as {tuple(result.shape)}")
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" or isinstance(sampler, AdaptiveSampler):
         return None
     exact = sampler(model, x.to(kind).double(), grid, noise=noise)
     tolerance = allowed(sampler, grid, path, x, problem, dtype)

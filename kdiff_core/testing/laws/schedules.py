@@ -59,16 +59,21 @@ def levels(schedule: Any, n: Any, span: tuple[float, float], path: str) -> Any:
         return schedule(n, sigma_min=low, sigma_max=high, process=LogProcess(low, high, path))
 
 
-def meets(grid: Any, n: int, span: tuple[float, float], whose: str) -> None:
-    """Require that a grid goes from the highest level of a range to the lowest."""
+def meets(schedule: Any, grid: Any, n: int, span: tuple[float, float], whose: str) -> None:
+    """Require that a grid goes from the highest level of a range to the lowest, or stays within it."""
     low, high = span
-    found, positive = list(grid), [level for level in grid if level > 0]
-    starts = math.isclose(found[0], high, rel_tol=ENDS)
-    require(starts, f"it does not start at sigma_max {whose}", first=found[0], sigma_max=high, n=n)
-    if n > 1:
-        ends = math.isclose(min(positive), low, rel_tol=ENDS)
+    highest, lowest = next(iter(grid)), min(level for level in grid if level > 0)
+    if getattr(schedule, "meets_max", True):
+        starts = math.isclose(highest, high, rel_tol=ENDS)
+        require(starts, f"it does not start at sigma_max {whose}", first=highest, sigma_max=high, n=n)
+    if n > 1 and getattr(schedule, "meets_min", True):
+        ends = math.isclose(lowest, low, rel_tol=ENDS)
         message = f"its lowest level above 0 is not sigma_min {whose}"
-        require(ends, message, lowest=min(positive), sigma_min=low, n=n)
+        require(ends, message, lowest=lowest, sigma_min=low, n=n)
+    above = highest <= high * (1 + ENDS)
+    require(above, f"it starts above sigma_max {whose}", first=highest, sigma_max=high, n=n)
+    within = lowest >= low * (1 - ENDS)
+    require(within, f"a level is below sigma_min {whose}", lowest=lowest, sigma_min=low, n=n)
 
 
 @law("schedule", n=st.integers(1, 1000), span=ranges)
@@ -98,11 +103,12 @@ def spans_the_range_given(schedule: Any, *, path: str, n: int, span: tuple[float
 
     The initial noise is scaled to the first level, and a model is only good on the levels that it was trained
     on: a schedule that leaves the range asks it for others, one that stops short leaves noise in the image.
-    On a flow path no level may be above 1, not even by rounding. A schedule of fixed levels declares ``spans
-    = False``.
+    On a flow path no level may be above 1, not even by rounding. A formula that leaves out an end of the
+    range declares ``meets_max = False`` or ``meets_min = False`` and stays within it; a schedule of fixed
+    levels declares ``spans = False``.
     """
     grid = levels(schedule, n, span, path)
-    meets(grid, n, span, "as given")
+    meets(schedule, grid, n, span, "as given")
     if path == "flow":
         require(max(grid) <= 1, "a level is above 1, where no flow path has one", highest=max(grid))
 
@@ -120,10 +126,16 @@ def takes_its_range_from_a_process(
     low, high = inner
     ends = (low / wider, min(high * wider, 1.0) if path == "flow" else high * wider)
     process = LogProcess(*ends, path)
-    meets(schedule(n, process=process), n, ends, "of the process")
-    meets(schedule(n, sigma_min=low, sigma_max=high, process=process), n, inner, "as given, beside a process")
-    meets(schedule(n, sigma_max=high, process=process), n, (ends[0], high), "with sigma_max given")
-    meets(schedule(n, sigma_min=low, process=process), n, (low, ends[1]), "with sigma_min given")
+    meets(schedule, schedule(n, process=process), n, ends, "of the process")
+    meets(
+        schedule,
+        schedule(n, sigma_min=low, sigma_max=high, process=process),
+        n,
+        inner,
+        "as given, beside a process",
+    )
+    meets(schedule, schedule(n, sigma_max=high, process=process), n, (ends[0], high), "with sigma_max given")
+    meets(schedule, schedule(n, sigma_min=low, process=process), n, (low, ends[1]), "with sigma_min given")
 
 
 @law("schedule", n=st.integers(1, 100), span=ranges)

@@ -38,6 +38,7 @@ SAMPLERS = (
     ),
     entry(
         "dpmpp_2s", "dpmpp_2s:DPMpp2S", "arXiv:2211.01095", "DPM-Solver++(2S)", "DPM++ 2S",
+        "diffusers:DPMSolverSinglestepScheduler",
     ),
     entry(
         "dpmpp_2s_ancestral", "ancestral:Ancestral", "arXiv:2211.01095", "dpmpp_2s with ancestral noise",
@@ -52,12 +53,12 @@ SAMPLERS = (
     entry(
         "dpmpp_2m", "dpmpp_2m:DPMpp2M", "arXiv:2211.01095", "DPM-Solver++(2M)",
         "DPM++ 2M", "k_dpmpp_2m", "k_diffusion:sample_dpmpp_2m", "k_diffusion:dpmpp_2m", "a1111:DPM++ 2M",
-        "diffusers:DPMSolverMultistepScheduler",
+        "diffusers:DPMSolverMultistepScheduler", "diffusers:dpmsolver++",
     ),
     entry(
         "dpmpp_2m_sde", "dpmpp_sde_multistep:DPMpp2MSDE", "arXiv:2211.01095", "stochastic DPM-Solver++(2M)",
         "DPM++ 2M SDE", "dpmpp_2m_sde_gpu", "k_diffusion:sample_dpmpp_2m_sde", "k_diffusion:dpmpp_2m_sde",
-        "a1111:DPM++ 2M SDE",
+        "a1111:DPM++ 2M SDE", "diffusers:sde-dpmsolver++",
     ),
     entry(
         "dpmpp_2m_sde_heun", "dpmpp_sde_multistep:DPMpp2MSDE", "arXiv:2211.01095",

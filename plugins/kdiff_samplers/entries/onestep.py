@@ -79,8 +79,8 @@ SAMPLERS = (
 
 HOSTS = (
     entry(
-        "a1111:Restart", "restart:Restart", "", "A1111: 9 steps down from 2 to 0.1, as from 20 to 35 steps",
-        defaults={"restart_steps": 9},
+        "a1111:Restart", "restart:A1111Restart", "",
+        "A1111: from 20 steps on 9 steps down from 2 to 0.1, from 36 on twice a quarter",
     ),
     *(
         comfyui(
