@@ -13,7 +13,8 @@ class Grid(Sequence[float]):
     """Strictly decreasing, finite noise levels: ``n + 1`` of them for ``n`` steps; the last may be 0.
 
     Build one with `Grid.of`, from any list, array or tensor. It behaves as a tuple of floats, is equal
-    to and hashes like another grid of the same levels, and slices to a grid.
+    to and hashes like another grid of the same levels, and slices to a grid. `Grid.rising` makes the grid of
+    a run from data to noise, for `kdiff_core.invert` and `kdiff_core.log_likelihood`.
     """
 
     __slots__ = ("_levels",)
@@ -53,6 +54,22 @@ class Grid(Sequence[float]):
                 )
         return cls(values)
 
+    @classmethod
+    def rising(cls, levels: Iterable[Any]) -> Grid:
+        """Check noise levels that rise, for a run from data to noise, and make a grid of them.
+
+        Args:
+            levels: At least two levels, strictly increasing, finite, above 0.
+
+        Raises:
+            GridError: With the offending position, counted from the highest level.
+        """
+        values = _floats(levels)
+        falling = cls.of(values[::-1])
+        if falling[-1] == 0:
+            raise GridError("noise levels: sigmas[0] is 0; a run to noise begins above 0")
+        return cls(values)
+
     @property
     def steps(self) -> int:
         """Number of steps, one less than the number of levels."""
@@ -70,7 +87,7 @@ class Grid(Sequence[float]):
                 raise GridError(
                     f"a slice of {len(part)} levels is no grid, which has at least two; slice tuple(grid)"
                 )
-            return Grid.of(part)
+            return Grid.rising(part) if part[0] < part[-1] else Grid.of(part)
         return self._levels[index]
 
     def __len__(self) -> int:
@@ -78,7 +95,7 @@ class Grid(Sequence[float]):
         return len(self._levels)
 
     def __iter__(self) -> Iterator[float]:
-        """Iterate over the levels, the highest first."""
+        """Iterate over the levels, in the order of the run."""
         return iter(self._levels)
 
     def __eq__(self, other: object) -> bool:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from attrs import field, frozen
 from attrs.converters import optional
 
+from .budget import steps_for
+from .entry import is_file
 from .errors import ParameterError
 from .grid import Grid
 from .path import as_path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 # well: it asks only that levels be positive, begins at sigma_max = 1 exactly, and its steps become short
 # towards the data, where the detail is decided; at high noise a flow model's paths are nearly straight.
 DEFAULT_SCHEDULE = "karras"
+DEFAULT_STEPS = 20
 
 
 def _listed(value: Any) -> Any:
@@ -57,8 +60,8 @@ class SampleJob:
         model: Name of a denoiser, or a denoiser.
         n: Number of samples.
         sampler: Name of a sampler, a label that names a schedule too, or a sampler.
-        schedule: Name of a schedule, or a schedule. Default: the label's, else "karras".
-        steps: Number of steps.
+        schedule: Name of a schedule, or a schedule. Default: the label's or the tuned file's, else "karras".
+        steps: Number of steps. Default: 20, a tuned schedule's own, or what `evaluations` pays for.
         seed: Seed of the run, or one for each sample.
         index: Numbers of the samples, if they are not 0, 1, ...
         label: Class of all samples, or one for each, by number or by name; None: any.
@@ -71,16 +74,18 @@ class SampleJob:
         model_options: Options of the model's name.
         sampler_options: Options of the sampler's name.
         schedule_options: Options of the schedule's name.
+        evaluations: Most calls of the (guided) model, in place of `steps`; see `kdiff_core.steps_for`.
 
     Raises:
-        ParameterError: `n` or `steps` is no whole number of at least 1.
+        ParameterError: `n`, `steps` or `evaluations` is no whole number of at least 1; or `evaluations` is
+            given beside `steps` or `levels`.
     """
 
     model: Any = "digits"
     n: int = 16
     sampler: Any = "dpmpp_2m"
     schedule: Any = None
-    steps: int = 20
+    steps: int | None = None
     seed: int | tuple[int, ...] = field(default=0, converter=_listed)
     index: tuple[int, ...] | None = field(default=None, converter=_listed)
     label: int | str | tuple[int | str, ...] | None = field(default=None, converter=_listed)
@@ -93,10 +98,19 @@ class SampleJob:
     model_options: Mapping[str, Any] = field(factory=dict, hash=False)
     sampler_options: Mapping[str, Any] = field(factory=dict, hash=False)
     schedule_options: Mapping[str, Any] = field(factory=dict, hash=False)
+    evaluations: int | None = None
 
     def __attrs_post_init__(self) -> None:
         at_least_one("n", self.n, "samples")
-        at_least_one("steps", self.steps, "steps")
+        if self.steps is not None:
+            at_least_one("steps", self.steps, "steps")
+        if self.evaluations is not None:
+            at_least_one("evaluations", self.evaluations, "model calls")
+            if self.steps is not None or self.levels is not None:
+                raise ParameterError(
+                    f"evaluations={self.evaluations} decides the number of steps; leave out "
+                    + ("the levels" if self.levels is not None else f"steps={self.steps}")
+                )
         numbers = self.index if isinstance(self.index, tuple) else () if self.index is None else ("",)
         if not all(isinstance(number, SupportsIndex) for number in numbers):
             raise ParameterError(
@@ -139,7 +153,7 @@ class SampleJob:
         noise = KeyedNoise(self.seed, self.index)
         noise.check(self.n)
         cond = label_condition(model, self.label, self.n, where)
-        schedule, grid = self._grid(schedule_name, model)
+        schedule, grid = self._grid(schedule_name, model, sampler)
         like = torch.empty((self.n, *shape), dtype=dtype_of(self.dtype), device=where)
         guided = self._guided(model)
         path = as_path(getattr(model, "path", "ve")).name
@@ -155,7 +169,8 @@ class SampleJob:
 
     def _names(self) -> tuple[Any, Any]:
         """Return sampler and schedule, a label split into both; with levels given, no schedule is needed."""
-        default = None if self.levels is not None else DEFAULT_SCHEDULE
+        usual = self.sampler if is_file("sampler", self.sampler) else DEFAULT_SCHEDULE
+        default = None if self.levels is not None else usual
         schedule = self.schedule if self.schedule is not None else default
         if not isinstance(self.sampler, str):
             return self.sampler, schedule
@@ -173,7 +188,7 @@ class SampleJob:
             )
         return name, inside if self.schedule is None else self.schedule
 
-    def _grid(self, name: Any, model: Any) -> tuple[Any, Grid]:
+    def _grid(self, name: Any, model: Any, sampler: Any) -> tuple[Any, Grid]:
         """Return the schedule, None if there is none, and the levels."""
         schedule = None if name is None else get_schedule(name, **self.schedule_options)
         if self.levels is not None:
@@ -181,7 +196,17 @@ class SampleJob:
         assert schedule is not None
         process = getattr(model, "process", None)
         low, high = noise_range(model, process, self.sigma_min, self.sigma_max)
-        return schedule, schedule(self.steps, sigma_min=low, sigma_max=high, process=process)
+
+        def levels(steps: int) -> Grid:
+            found: Grid = schedule(steps, sigma_min=low, sigma_max=high, process=process)
+            return found
+
+        if self.evaluations is None:
+            usual = getattr(schedule, "steps", DEFAULT_STEPS)  # a tuned schedule has one number of steps
+            return schedule, levels(usual if self.steps is None else self.steps)
+        path = as_path(getattr(model, "path", "ve"))
+        steps = steps_for(sampler, self.evaluations, path=path, process=process, schedule=levels)
+        return schedule, levels(steps)
 
     def _guided(self, model: Any) -> Any:
         if self.guidance is None:

@@ -94,7 +94,7 @@ class StepSampler:
             return grid
         visited = tuple(float(v) for v in prepared)
         if not self.rises:
-            return path_levels(Grid.of(visited), path)
+            return path_levels((Grid.rising if grid[0] < grid[-1] else Grid.of)(visited), path)
         for i, (a, b) in enumerate(pairwise(visited)):
             if not (math.isfinite(a) and math.isfinite(b)) or a == b or a <= 0 or b < 0:
                 raise GridError(f"{self!r} visits level {i}, {a}, and then {b}; it cannot step between them")
@@ -142,6 +142,7 @@ class StepSampler:
         process: Process | None = None,
         stop: int | None = None,
         resume: Checkpoint | None = None,
+        checkpoint_gradients: bool = False,
     ) -> Result:
         """Sample, and return everything about the run.
 
@@ -158,6 +159,8 @@ class StepSampler:
             process: The model's noise process; default its attribute ``process``, if it has one.
             stop: Stop after this many steps, with a checkpoint.
             resume: Go on from a checkpoint, in place of `x` and `sigmas`.
+            checkpoint_gradients: Where gradients are recorded, keep a few states for each step and compute
+                the rest again on the way back: the memory of one step's activations, at twice the calls.
 
         Raises:
             GridError: Noise levels that are empty, rising, repeated, negative or not finite.
@@ -183,6 +186,7 @@ class StepSampler:
             process=process,
             stop=stop,
             resume=resume,
+            checkpoint_gradients=checkpoint_gradients,
         )
 
     def __call__(self, denoiser: Denoiser, x: Any, sigmas: Any, **options: Any) -> Any:

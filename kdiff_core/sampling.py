@@ -43,7 +43,7 @@ def sample(
     *,
     sampler: Any = "dpmpp_2m",
     schedule: Any = None,
-    steps: int = 20,
+    steps: int | None = None,
     seed: int | Sequence[int] = 0,
     index: Sequence[int] | None = None,
     label: int | str | Sequence[int | str] | None = None,
@@ -55,6 +55,7 @@ def sample(
     progress: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
+    evaluations: int | None = None,
 ) -> Any:
     """Sample from a model, everything by name. No gradient is recorded.
 
@@ -66,7 +67,7 @@ def sample(
         sampler: A name, a label that names a schedule too ("DPM++ 2M Karras"), or a sampler.
         schedule: A name, a schedule, or the levels themselves, whose number then decides the steps.
             Default: the label's, else "karras", on VE and on flow.
-        steps: Number of steps.
+        steps: Number of steps. Default: 20, or what `evaluations` pays for.
         seed: Seed of the run, or one for each sample.
         index: Numbers of the samples, `n` of them, if they are not 0, 1, ...
         label: Class of all samples, or one for each, by number (-1: any) or by a name that the model has for
@@ -79,6 +80,7 @@ def sample(
         progress: Show a progress bar that counts model calls.
         callback: Called with a `StepInfo` at the end of each step; may raise to stop.
         trajectory: Return the states at all levels.
+        evaluations: Most calls of the (guided) model, in place of `steps`; see `kdiff_core.steps_for`.
 
     Returns:
         The samples, ``(n, ...)``; with `trajectory`, the states at all levels, ``(levels, n, ...)``, the
@@ -91,10 +93,11 @@ def sample(
     levels = None
     if schedule is not None and not isinstance(schedule, str) and not callable(schedule):
         grid = Grid.of(schedule)
-        schedule, levels, steps = None, tuple(grid), grid.steps
+        schedule, levels = None, tuple(grid)
+        steps = grid.steps if evaluations is None else steps
     job = SampleJob(
         model, n, sampler, schedule, steps, seed, index, label, guidance, sigma_min, sigma_max,
-        device, dtype, levels,
+        device, dtype, levels, evaluations=evaluations,
     )  # fmt: skip
     result = job.run(callback, progress, trajectory)
     if result.trajectory is None:

@@ -47,7 +47,10 @@ def sample(
         str | None,
         typer.Option(help="A noise schedule. Default: karras.", autocompletion=complete("schedule")),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Number of steps.")] = 20,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps. Default: 20.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="Most calls of the (guided) model, in place of --steps.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Sample i of a seed is the same whatever else there is.")
     ] = 0,
@@ -93,6 +96,7 @@ def sample(
     job = SampleJob(
         model, n, sampler, schedule, steps, seed, None, _label(label), guidance, None, None, device, dtype,
         model_options=given["model"], sampler_options=given["sampler"], schedule_options=given["schedule"],
+        evaluations=evaluations,
     )  # fmt: skip
     setup = _setup(job)
     output = _output(output, model, setup)
