@@ -51,11 +51,27 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class Process(Protocol):
-    """What a model was trained on: a map between its time `t` and the noise level."""
+    """What a model was trained on: a map between its time `t` and the noise level.
 
-    path: PathName
-    sigma_min: float
-    sigma_max: float
+    Optional attributes say more: ``steps`` (the length of the table of times it was trained on, 1000 where
+    it does not say: what hosts round to); ``prediction`` (what the model's output is: "epsilon",
+    "v_prediction", "sample", "flow_prediction").
+    """
+
+    @property
+    def path(self) -> PathName:
+        """The noise path."""
+        ...
+
+    @property
+    def sigma_min(self) -> float:
+        """The level at time 0, above 0."""
+        ...
+
+    @property
+    def sigma_max(self) -> float:
+        """The level at time 1, finite."""
+        ...
 
     def sigma(self, t: float) -> float:
         """Noise level at time `t` in ``[0, 1]``; rises with `t`."""
@@ -71,8 +87,10 @@ class Schedule(Protocol):
     """A rule that spends `n` steps on a range of noise levels.
 
     It starts at the highest level and its lowest level above zero is the lowest, where there are two steps
-    or more. One whose levels are its own, whatever range it is given, says so with the optional attribute
-    ``spans``, false.
+    or more. One that starts below the highest, or stops above the lowest, by its formula says so with the
+    optional attribute ``meets_max`` or ``meets_min``, false; no level is outside the range all the same. One
+    whose levels are its own, whatever range it is given, says so with ``spans``, false. A law that it breaks
+    by design it names in ``known_failures``, with the reason.
     """
 
     def __call__(

@@ -1,14 +1,14 @@
-"""Discrete noise processes: the tables of betas that eps, v and x0 models were trained on.
+"""Discrete noise processes: tables of levels that eps, v and x0 models were trained on.
 
-Names differ between projects. kdiff follows diffusers: "linear" is linear in beta, "scaled_linear" is
-linear in the root of beta (Stable Diffusion). ComfyUI and CompVis call the former "sqrt_linear" and the
-latter "linear"; those names are not aliases here, since "linear" would then mean two things.
+The families of betas stand in `kdiff_schedules.betas`, continuous processes in
+`kdiff_schedules.continuous` and `kdiff_schedules.flow`.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import ClassVar, NamedTuple
@@ -18,6 +18,9 @@ from attrs import field, frozen
 from kdiff_core.errors import ParameterError
 from kdiff_core.parameters import below_one, positive, whole
 from kdiff_core.protocols import PathName
+
+# The last abar of a table without any signal: diffusers' 2^-24, a level of 4096. ComfyUI takes 4518.8.
+ZERO_SNR_ABAR = 2.0**-24
 
 
 class _Table(NamedTuple):
@@ -34,15 +37,33 @@ class BetaProcess:
     Between entries ``log sigma`` is linear in time; beyond the ends it goes on with the slope of the
     first or last interval, so that a schedule can be asked for a range outside the table.
 
-    A family writes `betas`.
+    A family writes `betas`; every family takes these:
+
+    Args:
+        steps: Length of the table, at least 2.
+        snr_shift: Multiplies the variance of each level, as ``abar / (s + (1 - s) abar)`` does. CogVideoX
+            has 3: Yang et al. 2024, arXiv:2408.06072. Comes before `zero_snr`.
+        zero_snr: Whether the roots of ``abar`` are shifted and scaled so that the last is 0 and the first
+            stays: Lin et al. 2023, arXiv:2305.08891, algorithm 1.
+        abar_min: With `zero_snr`, the last ``abar``: its level would be infinite. 2^-24 (a level of 4096)
+            is diffusers' number, 4.8973451890853435e-08 (4518.8) ComfyUI's.
+        prediction: What the model's output is ("epsilon", "v_prediction", "sample"), for who adapts it.
     """
 
     path: ClassVar[PathName] = "ve"
     steps: int = field(default=1000, validator=whole(2), kw_only=True)
+    snr_shift: float = field(default=1.0, converter=float, validator=positive, kw_only=True)
+    zero_snr: bool = field(default=False, kw_only=True)
+    abar_min: float = field(default=ZERO_SNR_ABAR, converter=float, validator=below_one, kw_only=True)
+    prediction: str = field(default="epsilon", kw_only=True)
 
-    def betas(self) -> list[float]:
+    def betas(self) -> Sequence[float]:
         """Return the noise rates, `steps` of them, each between 0 and 1."""
         raise NotImplementedError
+
+    def decay(self) -> list[float]:
+        """Return ``-log abar`` of each entry, so that low levels do not lose digits in ``1 - abar``."""
+        return list(accumulate(-math.log1p(-beta) for beta in self.betas()))
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -72,9 +93,11 @@ class BetaProcess:
         if within in (0, 1):
             return levels[i + int(within)]
         try:
-            return math.exp(logs[i] + within * (logs[i + 1] - logs[i]))
+            level = math.exp(logs[i] + within * (logs[i + 1] - logs[i]))
         except OverflowError as error:
             raise ParameterError(f"{self}: t={t} is far outside [0, 1], where the table is") from error
+        # The entry's own logarithm may lead a bit below it.
+        return min(max(level, levels[i]), levels[i + 1]) if 0 < within < 1 else level
 
     def t(self, sigma: float) -> float:
         """Return the time at which the level is `sigma` (above 0), the inverse of `sigma`."""
@@ -85,6 +108,20 @@ class BetaProcess:
         within = (math.log(sigma) - logs[i]) / (logs[i + 1] - logs[i])
         return (i + within) / (self.steps - 1)
 
+    def timestep(self, sigma: float, *, quantised: bool = False) -> float:
+        """Return the place of a level in the table, 0 to ``steps - 1``, as the model counts its time.
+
+        Args:
+            sigma: The level, above 0.
+            quantised: Whether it is rounded to the entry that is nearest in log sigma, within the table.
+        """
+        place = self.t(sigma) * (self.steps - 1)
+        return float(min(max(round(place), 0), self.steps - 1)) if quantised else place
+
+    def quantise(self, sigma: float) -> float:
+        """Return the level of the entry that is nearest in log sigma."""
+        return self.levels[int(self.timestep(sigma, quantised=True))]
+
 
 @lru_cache(maxsize=32)
 def _table(process: BetaProcess) -> _Table:
@@ -94,78 +131,22 @@ def _table(process: BetaProcess) -> _Table:
         ParameterError: The betas leave so little signal that levels overflow or stop rising.
     """
     try:
-        # Through log(abar), so that the low levels do not lose digits in 1 - abar.
-        decay = accumulate(-math.log1p(-beta) for beta in process.betas())
-        levels = tuple(math.sqrt(math.expm1(d)) for d in decay)
+        levels = _levels(process)
     except OverflowError:
-        levels = ()
+        levels = []
     if not levels or any(b <= a for a, b in pairwise(levels)):
         raise ParameterError(f"{process}: no signal is left at the end of the table; use lower betas")
-    return _Table(levels, tuple(math.log(v) for v in levels))
+    return _Table(tuple(levels), tuple(math.log(v) for v in levels))
 
 
-def _line(first: float, last: float, n: int) -> list[float]:
-    return [first + (last - first) * i / (n - 1) for i in range(n)]
-
-
-@frozen
-class LinearBetas(BetaProcess):
-    """Betas on a line. Ho et al. 2020, arXiv:2006.11239, section 4. ComfyUI's "sqrt_linear".
-
-    Args:
-        beta_start: First beta, between 0 and 1.
-        beta_end: Last beta, between 0 and 1.
-        steps: Length of the table, at least 2.
-    """
-
-    beta_start: float = field(default=1e-4, converter=float, validator=below_one)
-    beta_end: float = field(default=2e-2, converter=float, validator=below_one)
-
-    def betas(self) -> list[float]:
-        """Return the noise rates."""
-        return _line(self.beta_start, self.beta_end, self.steps)
-
-
-@frozen
-class ScaledLinearBetas(BetaProcess):
-    """Roots of betas on a line: Stable Diffusion's table. ComfyUI's and CompVis's "linear".
-
-    Rombach et al. 2021, arXiv:2112.10752 (as released; levels 0.0292 to 14.6).
-
-    Args:
-        beta_start: First beta, between 0 and 1.
-        beta_end: Last beta, between 0 and 1.
-        steps: Length of the table, at least 2.
-    """
-
-    beta_start: float = field(default=0.00085, converter=float, validator=below_one)
-    beta_end: float = field(default=0.012, converter=float, validator=below_one)
-
-    def betas(self) -> list[float]:
-        """Return the noise rates."""
-        return [b * b for b in _line(math.sqrt(self.beta_start), math.sqrt(self.beta_end), self.steps)]
-
-
-@frozen
-class CosineBetas(BetaProcess):
-    """``abar(u) = cos^2((u + offset) / (1 + offset) pi / 2)``, ``beta_i = 1 - abar((i+1)/n) / abar(i/n)``.
-
-    Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17.
-
-    Args:
-        offset: Keeps the first betas from vanishing, above 0.
-        beta_max: Betas are cut here, between 0 and 1.
-        steps: Length of the table, at least 2.
-    """
-
-    offset: float = field(default=0.008, converter=float, validator=positive)
-    beta_max: float = field(default=0.999, converter=float, validator=below_one)
-
-    def betas(self) -> list[float]:
-        """Return the noise rates."""
-
-        def abar(u: float) -> float:
-            return math.cos((u + self.offset) / (1 + self.offset) * math.pi / 2) ** 2
-
-        n = self.steps
-        return [min(1 - abar((i + 1) / n) / abar(i / n), self.beta_max) for i in range(n)]
+def _levels(process: BetaProcess) -> list[float]:
+    """Return the levels, shifted and rescaled."""
+    scale = math.sqrt(process.snr_shift)
+    levels = [scale * math.sqrt(math.expm1(d)) for d in process.decay()]
+    if not process.zero_snr:
+        return levels
+    roots = [1 / math.hypot(1.0, level) for level in levels]  # of abar
+    stretch = roots[0] / (roots[0] - roots[-1])
+    inner = [(root - roots[-1]) * stretch for root in roots[1:-1]]
+    last = math.sqrt((1 - process.abar_min) / process.abar_min)
+    return [levels[0], *(math.sqrt((1 - root) * (1 + root)) / root for root in inner), last]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
@@ -59,12 +59,24 @@ def level(value: Any, argument: str, name: str) -> float:
 class RangeSchedule:
     """A schedule that goes down from `sigma_max` to `sigma_min` and then to 0.
 
-    A family writes `ramp`; arguments, ends and the final 0 are dealt with here, once.
+    A family writes `ramp`, or `levels` where it needs more; arguments, ends and the final 0 are dealt with
+    here, once. One that leaves out an end of the range says so with `meets_max` or `meets_min`.
     """
+
+    spans: ClassVar[bool] = True
+    meets_max: ClassVar[bool] = True
+    meets_min: ClassVar[bool] = True
 
     def ramp(self, sigma_min: float, sigma_max: float) -> Callable[[float], float]:
         """Return the level as a function of ``u``, from `sigma_max` at 0 down to `sigma_min` at 1."""
         raise NotImplementedError
+
+    def levels(self, n: int, low: float, high: float, process: Process | None) -> Sequence[float]:
+        """Return the ``n + 1`` levels. Both ends are met bit for bit."""
+        if n == 1:
+            return [high, 0.0]
+        at = self.ramp(low, high)
+        return [high, *(at(i / (n - 1)) for i in range(1, n - 1)), low, 0.0]
 
     def default_range(self) -> tuple[float, float] | None:
         """Lowest and highest level where neither the caller nor a process gives them; None: no default."""
@@ -80,7 +92,7 @@ class RangeSchedule:
     ) -> Grid:
         """Return exactly `n` steps: `sigma_max`, ..., `sigma_min`, 0.
 
-        Both ends are met bit for bit. A single step is ``[sigma_max, 0]``.
+        A single step is ``[sigma_max, 0]``.
 
         Args:
             n: Number of steps, at least 1.
@@ -90,15 +102,12 @@ class RangeSchedule:
 
         Raises:
             GridError: `n` below 1, levels that are no range, or a range too narrow for `n` distinct floats.
-            ParameterError: The range is neither given nor known; `n` or a level is no number.
+            ParameterError: The range is neither given nor known; `n` or a level is no number; the schedule
+                needs a process, and there is none.
         """
         steps = count(n, type(self).__name__)
         low, high = self.resolve(sigma_min, sigma_max, process)
-        if steps == 1:
-            return Grid.of([high, 0.0])
-        at = self.ramp(low, high)
-        inner = [at(i / (steps - 1)) for i in range(1, steps - 1)]
-        return Grid.of([high, *inner, low, 0.0])
+        return Grid.of(self.levels(steps, low, high, process))
 
     def resolve(
         self, sigma_min: float | None, sigma_max: float | None, process: Process | None

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from attrs import field, frozen
 
-from .process import BetaProcess, CosineBetas, LinearBetas, ScaledLinearBetas
+from .betas import CosineBetas, LinearBetas, ScaledLinearBetas
+from .process import BetaProcess
 from .range import RangeSchedule
 
 

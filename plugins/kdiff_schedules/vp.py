@@ -1,14 +1,15 @@
-"""The schedule of the continuous variance-preserving process."""
+"""The schedules of Song et al.'s processes: uniform in the time of VP and of VE."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from attrs import field, frozen
 
 from kdiff_core.parameters import below_one, positive
 
+from .continuous import ContinuousVP
+from .exponential import Exponential
 from .range import RangeSchedule
 
 
@@ -32,21 +33,28 @@ class VP(RangeSchedule):
     beta_min: float = field(default=0.1, converter=float, validator=positive)
     eps_s: float = field(default=1e-3, converter=float, validator=below_one)
 
-    def sigma(self, t: float) -> float:
-        """Return the level at time `t`, at least 0."""
-        return math.sqrt(math.expm1(self.beta_d * t * t / 2 + self.beta_min * t))
-
-    def t(self, sigma: float) -> float:
-        """Return the time of a level, the inverse of `sigma`."""
-        grown = math.log1p(sigma * sigma)
-        # The root of the quadratic, in the form that does not cancel at low levels.
-        return 2 * grown / (self.beta_min + math.sqrt(self.beta_min**2 + 2 * self.beta_d * grown))
-
     def default_range(self) -> tuple[float, float]:
         """Return the levels at `eps_s` and at 1."""
-        return self.sigma(self.eps_s), self.sigma(1.0)
+        return self._process().ends()
 
     def ramp(self, sigma_min: float, sigma_max: float) -> Callable[[float], float]:
         """Return the level as a function of ``u``."""
-        start, end = self.t(sigma_max), self.t(sigma_min)
-        return lambda u: self.sigma(start + u * (end - start))
+        process = self._process()
+        start, end = process.time(sigma_max), process.time(sigma_min)
+        return lambda u: process.level(start + u * (end - start))
+
+    def _process(self) -> ContinuousVP:
+        return ContinuousVP(self.beta_d, self.beta_min, self.eps_s)
+
+
+@frozen
+class VE(Exponential):
+    """Variances in a geometric sequence, then 0: `Exponential` with VE's own range, 0.02 to 100.
+
+    ``sigma(u)^2 = sigma_max^2 (sigma_min / sigma_max)^(2u)``. Song et al. 2020, arXiv:2011.13456; as a
+    schedule: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+
+    def default_range(self) -> tuple[float, float]:
+        """Return the table's ends."""
+        return 0.02, 100.0

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdiff_core.errors import GridError, KdiffError, ParameterError
+from kdiff_schedules.betas import CosineBetas, LinearBetas, ScaledLinearBetas
+from kdiff_schedules.continuous import ContinuousVP
 from kdiff_schedules.custom import Custom
 from kdiff_schedules.exponential import Exponential, PolyExponential
 from kdiff_schedules.karras import Karras
-from kdiff_schedules.process import CosineBetas, LinearBetas, ScaledLinearBetas
 from kdiff_schedules.table import cosine, linear, scaled_linear
 from kdiff_schedules.vp import VP
 
@@ -106,8 +107,8 @@ def test_process_rises(process, t, step):
 @law
 @given(st.floats(1e-6, 1e6))
 def test_vp_round_trip(sigma):
-    """The VP schedule's time and level are inverse to each other at every level."""
-    assert VP().sigma(VP().t(sigma)) == pytest.approx(sigma, rel=1e-9)
+    """The VP process's time and level are inverse to each other at every level."""
+    assert ContinuousVP().level(ContinuousVP().time(sigma)) == pytest.approx(sigma, rel=1e-9)
 
 
 @law
