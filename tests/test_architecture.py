@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from functools import cache, reduce
 from pathlib import Path
@@ -109,7 +110,8 @@ def test_no_plugin_is_imported_from_outside_itself(path):
 def test_what_is_imported_is_declared(path):
     """What a module needs as soon as it is loaded comes with every installation, or with its part's extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [extra for part, extra in (("cli", "cli"), ("testing", "testing")) if part in path.parts]
+    parts = {"cli": "cli", "testing": "testing", "diffusers.py": "diffusers"}
+    extras = [extra for part, extra in parts.items() if part in path.parts]
     needs = [*project["dependencies"], *(n for e in extras for n in project["optional-dependencies"][e])]
     declared = {re.split(r"[^\w-]", need)[0].replace("-", "_") for need in needs}
     known = declared | {"attr", "kdiff_core", *PLUGINS} | sys.stdlib_module_names
@@ -203,6 +205,52 @@ def test_samplers_cite_and_state_their_order(entry):
     assert re.search(r"\border\b", text, re.IGNORECASE), text
     assert entry.summary
     assert entry.reference
+
+
+SAMPLERS = ROOT / "plugins/kdiff_samplers"
+SERVED = [entry for entry in kd.list_samplers() if entry.plugin.builtin]
+
+
+def code_lines(path):
+    """Lines of code of a file: no comments, docstrings or blank lines."""
+    text = [node.body[0] for node in ast.walk(tree(path)) if getattr(node, "body", None) and _docstring(node)]
+    without = {line for each in text for line in range(each.lineno, each.end_lineno + 1)}
+    layout = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    with path.open("rb") as file:
+        tokens = [t for t in tokenize.tokenize(file.readline) if t.type not in {*layout, tokenize.ENCODING}]
+    return len({line for t in tokens for line in range(t.start[0], t.end[0] + 1)} - without)
+
+
+def _docstring(node):
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    return isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None
+
+
+def test_samplers_are_short():
+    """A sampler takes under 30 lines of code in the mean, all of the package counted or tableaux left out."""
+    everything = sum(code_lines(path) for path in SAMPLERS.rglob("*.py"))
+    assert everything / len(SERVED) < 30
+    names = [entry for entry in SERVED if "runge_kutta" not in entry.factory]
+    modules = {entry.factory.partition(":")[0].removeprefix("kdiff_samplers.") for entry in names}
+    own = sum(code_lines(SAMPLERS / f"{module}.py") for module in modules)
+    assert 0 < own / len(names) < 30
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLERS.glob("*.py")), ids=relative)
+def test_no_sampler_loops_over_the_steps(path):
+    """No step of a sampler loops over the levels of the run, and none loops until something happens."""
+    for method in ast.walk(tree(path)):
+        if isinstance(method, ast.FunctionDef) and method.name in ("step", "attempt"):
+            assert not [node for node in ast.walk(method) if isinstance(node, ast.While)]
+            loops = [node for node in ast.walk(method) if isinstance(node, ast.For | ast.comprehension)]
+            assert not [node for node in loops if re.search(r"\bgrid\b|\bsteps\b", ast.unparse(node.iter))]
 
 
 # -- the repository

@@ -10,6 +10,7 @@ from attrs import frozen
 from mkdocs.structure.files import File, Files
 
 import kdiff_core as kd
+from kdiff_core.cli.plot import draw_levels
 from kdiff_core.testing.drawing import COLOURS, blank, curve, finish, finish_variance, guide, save
 from kdiff_core.testing.pictures import RATIOS, STEP_SIZES, STEPS, step_errors, variance_ratios
 
@@ -77,7 +78,14 @@ def variance() -> Any:
     return found
 
 
-PICTURES: dict[str, Callable[[], Any]] = {"order": order, "variance": variance}
+def schedules() -> Any:
+    """The levels of six schedules on the range of Stable Diffusion."""
+    names = ("karras", "beta", "a1111:beta", "kl_optimal", "ays", "sgm_uniform")
+    process = kd.get_process("sd")
+    return draw_levels({name: kd.get_schedule(name)(12, process=process) for name in names})
+
+
+PICTURES: dict[str, Callable[[], Any]] = {"schedules": schedules, "order": order, "variance": variance}
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -156,10 +156,18 @@ def show(title: str, rows: Sequence[Row], caption: str | None = None) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(str(column), justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in columns))
     Console(width=max(180, Console().width)).print(table)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Rows as a table in Markdown; columns are their keys in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, ["---"] * len(columns)]
+    lines += [["" if row.get(c) is None else cell(row[c]) for c in columns] for row in rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def save(file: Path | None, tables: Mapping[str, Sequence[Row]]) -> None:

@@ -22,7 +22,9 @@ from kdiff_core.testing.teacher import one_step_error
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
 HERE = Path(__file__).parent
-SCRIPTS = ("overhead", "memory", "tracing", "noise", "combine", "conformance")
+SCRIPTS = (
+    "overhead", "memory", "tracing", "noise", "combine", "conformance", "accuracy", "variance", "tuning",
+)  # fmt: skip
 SOLVERS = ("euler", "heun", "dpm2", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "euler_ancestral", "lms")
 # Operations that make the host wait for a device, or that copy between the two.
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::_to_copy", "aten::copy_", "aten::equal"}
@@ -278,3 +280,66 @@ def test_the_tables_come_as_markdown(conformance, capsys):
     assert lines[0].startswith("| sampler |")
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
+
+
+@pytest.fixture
+def accuracy(benchmark_module):
+    return benchmark_module("bench_accuracy")
+
+
+@pytest.mark.parametrize("path", ["ve", "flow"])
+def test_the_held_problems_are_the_kits_and_the_digits(path, benchmark_module):
+    """Worked on in a batch, the denoisers are those of the kit's mixture and of the digits that ship."""
+    problems = benchmark_module("accuracy_problems").PROBLEMS
+    level = torch.tensor([0.4, 0.1, 0.9], dtype=torch.float64)
+    for name, known, shape in (
+        ("2 dims", kd.testing.Mixture(path), (2,)),
+        ("digits", kd.get_denoiser("digits-exact", path=path), (1, 8, 8)),
+    ):
+        x = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        found = problems[name](path)(x.flatten(1), level)
+        torch.testing.assert_close(found, known(x, level).flatten(1), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", ["ve", "flow"])
+def test_the_reference_is_where_fine_runs_go(path, accuracy):
+    """A run of 400 steps of order 4 to a level of 0.002 comes to 1e-5 of the reference."""
+    problem, steps = accuracy.PROBLEMS["2 dims"](path), 400
+    grid = accuracy.GRIDS["VE, log-uniform" if path == "ve" else "flow, log-uniform"][1](steps)
+    assert 0 < problem.error(kd.get_sampler("etdrk4")(problem, problem.start(grid[0]), grid), grid[0]) < 1e-5
+
+
+@pytest.mark.parametrize("budget", [5, 8, 35])
+def test_a_budget_is_spent_as_far_as_it_goes(budget, accuracy):
+    """The number of steps is the largest whose calls the budget allows, and 0 where none is."""
+    for count in (lambda n: n, lambda n: 2 * n - 1, lambda n: 3 * n, lambda n: n - 1, lambda n: 4 * n + 3):
+        steps = accuracy.most_steps(count, budget)
+        assert count(steps + 1) > budget
+        assert steps == 0 or 0 < count(steps) <= budget
+    assert accuracy.most_steps(lambda n: 0, budget) == 0
+
+
+def test_the_verdict_names_where_a_peer_is_better(accuracy):
+    """An error above that of the best peer by more than rounding is named, with the peer."""
+    rows = [
+        {"library": "kdiff", "sampler": "a", 5: 1.0, 8: 0.5},
+        {"library": "kdiff", "sampler": "b", 5: math.nan, 8: 0.7},
+        {"library": "diffusers", "sampler": "c", 5: 1.0001, 8: 0.4},
+    ]
+    compared = accuracy.compare(rows, (5, 8), problem="p", grid="g")
+    assert [row["kdiff"] for row in compared] == ["a", "a"]
+    assert accuracy.verdict(compared).endswith("no, not at\n  p, g, 8: 1.250 (diffusers: c)")
+    assert accuracy.verdict(compared[:1]).endswith("yes, at all 1")
+
+
+def test_variances_are_those_of_many_samples(benchmark_module):
+    """The ratio that is computed is the one that 40,000 samples have, to 3 %."""
+    variance = benchmark_module("bench_variance")
+    levels, problem = variance.GRIDS["ve"](10), Gaussian("ve", 0.0, (0.25,))
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(40_000, 1, dtype=torch.float64, generator=random) * math.sqrt(levels[0] ** 2 + 0.25)
+    sampler = kd.get_sampler("euler_ancestral")
+    found = float(sampler(problem, x, levels, noise=kd.noise_from(random)).var()) / 0.25
+    row = variance.own("euler_ancestral", sampler, "ve", 0.25, (10,))
+    assert row["calls"] == 10
+    assert math.isclose(row[10], found, rel_tol=0.03)
