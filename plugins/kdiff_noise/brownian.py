@@ -15,7 +15,7 @@ from torch import Tensor
 from kdiff_core.noise import KeyedNoise
 from kdiff_core.state import Leaves, flatten, rebuild
 
-DEPTH = 8  # Halvings of an octave that have a draw of their own.
+DEPTH = 7  # Halvings of an octave that have a draw of their own.
 LOWEST = -20  # Below 2 ** LOWEST everything is one cell.
 
 
@@ -25,6 +25,9 @@ class Node(NamedTuple):
     octave: int
     level: int
     place: int
+
+
+TERMS = Node(0, DEPTH + 1, 0)  # Which terms of the Fourier series the elements have inside leaves.
 
 
 class _Held(threading.local):
@@ -47,10 +50,10 @@ class BrownianNoise:
     serves the same purpose.
 
     The path is made as Levy did: each octave ``[2^k, 2^(k+1)]`` of levels has an increment of its own and is
-    halved 8 times, each midpoint with a draw. What is left inside a leaf, 0.3 % of an octave, is a Brownian
+    halved 7 times, each midpoint with a draw. What is left inside a leaf, 0.8 % of an octave, is a Brownian
     bridge of which every element has one random term of the Fourier series: mean and covariance are right
-    for any two levels, but over so short a way alone the values are not normal. An interval costs about nine
-    draws, and the memory of some twenty states.
+    for any two levels, but over so short a way alone the values are not normal. An interval costs about six
+    draws, and the memory of some thirty states.
 
     Attributes:
         seed: One seed for the run, or a list with one for each sample; see `KeyedNoise`.
@@ -91,8 +94,8 @@ class BrownianNoise:
         low, high = sorted((float(sigma_from), float(sigma_to)))
         if low == high:  # the initial noise
             return self._keyed.noise(x, sigma_from, sigma_to, stream, visit, out)
-        leaves = flatten(x)
-        total = [torch.zeros(leaf.shape, dtype=_wide(leaf), device="cpu") for leaf in leaves]
+        out = out or [torch.empty_like(leaf) for leaf in flatten(x)]
+        total = [_zeros(target) for target in out]
         asked = _Asked(self, stream, visit, total)
         scale = 1.0 / math.sqrt(high - low)
         for node, weight in _weights(low, high):
@@ -101,9 +104,9 @@ class BrownianNoise:
             node, place, width = _leaf(level)
             asked.add(asked.bridge(node, place), sign * math.sqrt(width) * scale)
         asked.finish()
-        out = out or [torch.empty_like(leaf) for leaf in leaves]
         for target, part in zip(out, total, strict=True):
-            target.copy_(part)
+            if part is not target:
+                target.copy_(part)
         return rebuild(x, out)
 
 
@@ -120,7 +123,9 @@ class _Asked:
         self.needed: dict[Any, Leaves] = {}
 
     def finish(self) -> None:
-        """Hold what was needed; the memory of the rest is free."""
+        """Hold what was needed, and the terms; the memory of the rest is free."""
+        if TERMS in self.known:
+            self.needed[TERMS] = self.known[TERMS]
         self.held.free += [values for key, values in self.known.items() if key not in self.needed]
         self.held.values = self.needed
 
@@ -145,24 +150,35 @@ class _Asked:
 
         The k-th term of its series, ``sqrt(2) / (pi k) sin(pi k u)`` times a normal number, has the
         probability ``1 / (k (k + 1))`` and a weight that makes up for it: the covariance is that of all.
+        Which term it is is drawn once for each element of the state.
         """
-        key = (node, place)
-        if key in self.known:
-            self.needed[key] = self.known[key]
-            return self.needed[key]
-        values, uniform = self.draw(node), self.draw(node, uniform=True)
-        for value, k in zip(values, uniform, strict=True):
-            k.neg_().add_(1.0).reciprocal_().floor_()
-            turns = (k.double() * place).remainder_(2.0).to(value)
-            value.mul_(turns.mul_(math.pi).sin_()).mul_(k.reciprocal_().add_(1.0).mul_(2.0).sqrt_())
-            value.div_(math.pi)
-        self.held.free.append(uniform)
-        self.needed[key] = values
+        if (node, place) in self.known:
+            self.needed[node, place] = self.known[node, place]
+            return self.needed[node, place]
+        values = self.needed[node, place] = self.draw(node)
+        for value, k, weight in zip(values, *self.terms(), strict=True):
+            value.mul_(k.mul(place).remainder_(2.0).mul_(math.pi).sin_()).mul_(weight)
         return values
 
+    def terms(self) -> tuple[Leaves, Leaves]:
+        """The number k of each element's term, and its weight."""
+        if TERMS not in self.known:
+            numbers = self.draw(TERMS, uniform=True)
+            for k in numbers:
+                k.neg_().add_(1.0).reciprocal_().floor_()
+            weights = [k.reciprocal().add_(1.0).mul_(2.0).sqrt_().div_(math.pi) for k in numbers]
+            self.known = {**self.known, TERMS: [*numbers, *weights]}
+        self.needed[TERMS] = self.known[TERMS]
+        half = len(self.total)
+        return self.needed[TERMS][:half], self.needed[TERMS][half:]
 
-def _wide(leaf: Tensor) -> torch.dtype:
-    return torch.float64 if leaf.dtype == torch.float64 else torch.float32
+
+def _zeros(target: Tensor) -> Tensor:
+    """Where a sum is made, on the CPU and in float32 at least: the target itself if it will do."""
+    dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
+    if target.is_cpu and target.dtype == dtype:
+        return target.zero_()
+    return torch.zeros(target.shape, dtype=dtype, device="cpu")
 
 
 def _octave(level: float) -> int:

@@ -100,7 +100,7 @@ def verdict(rows: Sequence[Row]) -> str:
     return (
         f"tuned over best untuned, geometric mean: {mean:.3f} ({'at most' if mean <= 0.5 else 'ABOVE'} 0.5); "
         f"worst {worst:.3f} ({'none worse' if worst <= 1 else 'WORSE'}); longest tuning "
-        f"{max(row['seconds'] for row in rows):.0f} s"
+        f"{max(row['seconds'] for row in rows):.0f} s, {max(row['of a CPU'] for row in rows):.0f} s of a CPU"
     )
 
 

@@ -15,10 +15,10 @@ from kdiff_core.path import FLOW, VE
 from kdiff_core.testing import LawBroken, check, parametrize_with_checks
 from kdiff_exact.empirical import EmpiricalDenoiser, digits_exact
 from kdiff_guidance.cfg import CFG
+from kdiff_schedules.betas import CosineBetas, LinearBetas, ScaledLinearBetas
 from kdiff_schedules.custom import Custom
 from kdiff_schedules.exponential import PolyExponential
 from kdiff_schedules.karras import Karras
-from kdiff_schedules.process import CosineBetas, LinearBetas, ScaledLinearBetas
 from kdiff_schedules.vp import VP
 
 # ---------------------------------------------------------------------------------------- what must pass
@@ -60,15 +60,16 @@ def points(path):
 
 
 SCHEDULES = [
-    *(entry.name for entry in kd.list_schedules() if entry.name != "custom"),
+    *(entry.name for entry in kd.list_schedules(hosts=True) if entry.name != "custom"),
     Karras(rho=1.0),
     Karras(rho=50.0),
     PolyExponential(rho=2.0),
     VP(beta_d=1.0),
     Own(function=own_levels),
 ]
+GIVEN = ("betas", "alphas_cumprod", "diffusers")  # they need what they are made from
 PROCESSES = [
-    *(entry.name for entry in kd.list_processes()),
+    *(entry.name for entry in kd.list_processes() if entry.name not in GIVEN),
     ScaledLinearBetas(steps=2),
     LinearBetas(steps=4000),
     CosineBetas(steps=10),
@@ -181,6 +182,29 @@ class PrefersTheProcess(Karras):
     def resolve(self, sigma_min, sigma_max, process):
         given = (sigma_min, sigma_max) if process is None else (None, None)
         return super().resolve(*given, process)
+
+
+@frozen
+class BelowTheRange(Karras):
+    """Leaves out the lower end, but goes below it."""
+
+    meets_min = False
+
+    def ramp(self, sigma_min, sigma_max):
+        return super().ramp(sigma_min / 2, sigma_max)
+
+    def levels(self, n, low, high, process):
+        return [*super().levels(n + 1, low / 2, high, process)[:n], 0.0]
+
+
+@frozen
+class AboveTheRange(Karras):
+    """Leaves out the upper end, but goes above it."""
+
+    meets_max = False
+
+    def levels(self, n, low, high, process):
+        return [high * 1.5, *list(super().levels(n, low, high, process))[1:]]
 
 
 @frozen
@@ -613,6 +637,8 @@ MUTANTS = [
     (OneTooMany(), "schedule", "gives_exactly_n_steps", "it gives 2"),
     (Rounded(), "schedule", "gives_exactly_n_steps", "repeats"),
     (SkipsSigmaMin(), "schedule", "spans_the_range_given", "sigma_min"),
+    (BelowTheRange(), "schedule", "spans_the_range_given", "below sigma_min"),
+    (AboveTheRange(), "schedule", "takes_its_range_from_a_process", "above sigma_max"),
     (IgnoresSigmaMax(), "schedule", "spans_the_range_given", "sigma_max"),
     (PrefersTheProcess(), "schedule", "takes_its_range_from_a_process", "beside a process"),
     (Jittered(), "schedule", "same_levels_every_time", "other levels"),
