@@ -1,0 +1,257 @@
+"""Networks that predict something else than the data, as denoisers: eps, v, flow, EDM and others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from kdiff_core.errors import DenoiserError, ParameterError
+from kdiff_core.names import nearest, quoted
+from kdiff_core.protocols import PathName, Process
+from kdiff_core.registry import get_process
+from kdiff_core.state import wide
+
+from .predictions import (
+    ALIASES,
+    INPUTS,
+    PREDICTIONS,
+    TIMES,
+    Level,
+    Prediction,
+    Weights,
+    table_place,
+)  # fmt: skip
+
+
+def _to_process(process: Process | str | None) -> Process:
+    # None is replaced when the denoiser is made.
+    return None if process is None else get_process(process)  # type: ignore[return-value]
+
+
+@frozen(eq=False)
+class Parameterised:
+    """A denoiser made of a network ``network(c_in x, time, **cond)``.
+
+    Weights and time are computed in float64 on the device of the levels. The network gets its input in its
+    own dtype; the time, which half precision would round to other timesteps, in float32 at least.
+
+    Args:
+        network: A module, or any function of a state ``(B, ...)``, a time ``(B,)`` and conditions by name.
+        prediction: What its output is, a name in `PREDICTIONS` ("eps", "v", "x0" and "flow" are short), or a
+            function of a `Level` that returns the weights. Default: what the process says.
+        process: What it was trained on, a noise process or its name. Default: the prediction's usual one.
+        negated: Whether the output has the other sign, as ``x0 - noise`` of a flow.
+        quantised: Whether the timestep is rounded to the table's nearest entry, an int64.
+        learned_variance: Whether the second half of the output's channels is no part of the prediction
+            (Nichol & Dhariwal 2021, arXiv:2102.09672); see `variance`.
+        sigma_data: Standard deviation of the data, above 0. Default: the prediction's.
+        input: Name of ``c_in`` in `INPUTS`. Default: the prediction's.
+        time: Name in `TIMES`, or a function of a `Level`. Default: the prediction's.
+        time_scale: Factor of the time. Default: the prediction's.
+        time_dtype: Dtype of the time.
+        dtype: Dtype of the network. Default: that of its first floating-point parameter, or the state's.
+        about: Other attributes of a `kdiff_core.Denoiser`, such as ``sample_shape``, by name.
+
+    Raises:
+        ParameterError: An unknown name, no process, or a prediction that means nothing on the process.
+    """
+
+    network: Callable[..., Any]
+    prediction: str | Weights = field(default=None)  # replaced when made, like the other None
+    process: Process = field(default=None, converter=_to_process, kw_only=True)
+    negated: bool = field(default=False, kw_only=True)
+    quantised: bool = field(default=False, kw_only=True)
+    learned_variance: bool = field(default=False, kw_only=True)
+    sigma_data: float = field(default=None, kw_only=True)
+    input: str = field(default=None, kw_only=True)
+    time: str | Callable[[Level], Tensor] = field(default=None, kw_only=True)
+    time_scale: float = field(default=None, kw_only=True)
+    time_dtype: torch.dtype | None = field(default=None, kw_only=True)
+    _dtype: torch.dtype | None = field(default=None, kw_only=True)
+    about: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    _weights: Weights = field(init=False, repr=False)
+    _tables: dict[torch.device, Tensor] = field(factory=dict, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not callable(self.network):
+            raise ParameterError(f"Parameterised: network={self.network!r:.40} cannot be called")
+        process: Process | None = self.process
+        name = getattr(process, "prediction", None) if self.prediction is None else self.prediction
+        if name is None:
+            raise ParameterError("Parameterised: prediction= is needed: what the network's output is")
+        name = ALIASES.get(name, name) if isinstance(name, str) else name
+        usual = Prediction(name) if callable(name) else _known("prediction", name, PREDICTIONS)
+        if process is None and usual.process is None:
+            raise ParameterError("Parameterised: process= is needed: what it was trained on, such as 'sd'")
+        process = get_process(usual.process) if process is None else process
+        found = {"prediction": name, "process": process, "_weights": usual.weights}
+        usually = {
+            "input": usual.input or ("vp" if process.path == "ve" else "state"),
+            "time": usual.time,
+            "time_scale": usual.time_scale,
+            "sigma_data": usual.data,
+        }
+        found |= {each: value for each, value in usually.items() if getattr(self, each) is None}
+        for each, value in found.items():
+            object.__setattr__(self, each, value)
+        self._check()
+
+    def _check(self) -> None:
+        _known("input", self.input, INPUTS)
+        if not callable(self.time):
+            _known("time", self.time, TIMES)
+        if not 0 < self.sigma_data < math.inf:
+            raise ParameterError(f"Parameterised: sigma_data={self.sigma_data} must be finite and above 0")
+        ends = self.level(torch.tensor([self.sigma_min, self.sigma_max], dtype=torch.float64))
+        numbers = torch.stack([*self._weights(ends), INPUTS[self.input](ends), self._time(ends, None)])
+        if not bool(numbers.isfinite().all()):
+            raise ParameterError(
+                f"Parameterised: prediction {self.prediction!r} means nothing at an end of {self.process}, "
+                "as of noise alone at sigma = 1 on flow; use one that does, as 'v_prediction'"
+            )
+
+    @property
+    def path(self) -> PathName:
+        """The process's noise path."""
+        return self.process.path
+
+    @property
+    def sigma_min(self) -> float:
+        """The process's lowest level."""
+        return self.process.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        """The process's highest level."""
+        return self.process.sigma_max
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the network computes in, if it says."""
+        parameters = getattr(self.network, "parameters", None)
+        if self._dtype is None and callable(parameters):
+            return next((p.dtype for p in parameters() if p.is_floating_point()), None)
+        return self._dtype
+
+    def __call__(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
+        """Return the denoised state.
+
+        Args:
+            x: State, ``(B, ...)``.
+            sigma: Noise level of each sample, ``(B,)``.
+            **cond: Conditions, which the network gets by name.
+
+        Raises:
+            DenoiserError: The network returned something other than a tensor of the state's shape.
+        """
+        level = self.level(sigma)
+        output = self._halves(x, self._raw(x, level, cond))[0]
+        if output.shape != x.shape:
+            raise DenoiserError(
+                f"the network returned the shape {tuple(output.shape)} for a state {tuple(x.shape)}"
+                + ("; is it learned_variance=True?" if output.shape[1:2] == (2 * x.shape[1],) else "")
+            )
+        c_skip, c_out = (_beside(weight, x) for weight in self._weights(level))
+        state = x.to(c_skip.dtype)
+        return torch.addcmul(c_skip * state, -c_out if self.negated else c_out, output.to(state)).to(x.dtype)
+
+    def variance(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
+        """Return the channels of the network's output that are no prediction, ``(B, C, ...)``, as they are.
+
+        Of a learned range they say where between its bounds the log-variance of a step is, from -1 to 1
+        (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15, there from 0 to 1).
+
+        Args:
+            x: State, ``(B, C, ...)``.
+            sigma: Noise level of each sample, ``(B,)``.
+            **cond: Conditions.
+
+        Raises:
+            ParameterError: It has no such channels.
+        """
+        if not self.learned_variance:
+            raise ParameterError("Parameterised: the network has no variance; learned_variance is False")
+        return self._halves(x, self._raw(x, self.level(sigma), cond))[1]
+
+    def level(self, sigma: Tensor) -> Level:
+        """Return the level of each sample, ``(B,)``, in float64 (float32 where the device has none)."""
+        exact = sigma.to(torch.float32 if sigma.device.type == "mps" else torch.float64)
+        alpha = torch.ones_like(exact) if self.path == "ve" else 1 - exact
+        return Level(alpha, exact, self.sigma_data, lambda: self._timestep(exact))
+
+    def times(self, sigma: Tensor) -> Tensor:
+        """Return what conditions the network at levels ``(B,)``."""
+        return self._time(self.level(sigma), None)
+
+    def _time(self, level: Level, dtype: torch.dtype | None) -> Tensor:
+        time = self.time(level) if callable(self.time) else TIMES[self.time](level)
+        if self.time_dtype is None and self.quantised and self.time == "timestep" and self.time_scale == 1:
+            return time.long()
+        exact = torch.float64 if (dtype or self.dtype) == torch.float64 else torch.float32
+        return (time * self.time_scale).to(self.time_dtype or exact)
+
+    def _raw(self, x: Tensor, level: Level, cond: Mapping[str, Any]) -> Tensor:
+        """Return the network's whole output."""
+        dtype = self.dtype or x.dtype
+        seen = (x * _beside(INPUTS[self.input](level), x)).to(dtype)
+        output = self.network(seen, self._time(level, dtype), **cond)
+        if not isinstance(output, Tensor):
+            raise DenoiserError(
+                f"the network returned a {type(output).__name__}, no tensor; give a function that takes the "
+                "tensor out of it"
+            )
+        return output
+
+    def _halves(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the prediction and the variance of an output."""
+        if not self.learned_variance:
+            return output, output[:, :0]
+        if x.ndim < 2 or output.shape[1:2] != (2 * x.shape[1],):
+            raise DenoiserError(
+                f"learned_variance: the network returned the shape {tuple(output.shape)} for a state "
+                f"{tuple(x.shape)}; needed are twice its channels"
+            )
+        prediction, variance = output.chunk(2, 1)
+        return prediction, variance
+
+    def _timestep(self, sigma: Tensor) -> Tensor:
+        """Return the place of each level in the process's table, within it."""
+        levels = getattr(self.process, "levels", None)
+        if levels is None:
+            last = getattr(self.process, "steps", 1000) - 1
+            place = sigma.new_tensor([self.process.t(v) * last for v in sigma.tolist()]).clamp(0, last)
+        else:
+            if sigma.device not in self._tables:
+                table = torch.tensor(levels, dtype=torch.float64).log()
+                self._tables[sigma.device] = table.to(sigma)
+            place = table_place(sigma, self._tables[sigma.device])
+        return place.round() if self.quantised else place
+
+    def __getattr__(self, name: str) -> Any:
+        """Find other attributes in `about`."""
+        if name.startswith("_") or name == "about" or name not in self.about:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return self.about[name]
+
+
+def _known(kind: str, name: Any, names: Mapping[str, Any]) -> Any:
+    """Return what a name stands for.
+
+    Raises:
+        ParameterError: Nothing.
+    """
+    if name not in names:
+        close = nearest(str(name), names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ParameterError(f"Parameterised: {kind}={name!r}: there are {quoted(names)}{hint}")
+    return names[name]
+
+
+def _beside(weight: Tensor, x: Tensor) -> Tensor:
+    """Return a weight for each sample, ``(B, 1, ...)``, in the state's dtype, float32 for half precision."""
+    return weight.to(wide(x)).reshape(-1, *[1] * (x.ndim - 1))
