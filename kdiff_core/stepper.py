@@ -185,7 +185,7 @@ class Stepper:
         self.sigma = float(self.plan.levels[-1] if call is None else call.sigma)
         register = self.plan.result if call is None else call.x
         self.x = own(self._job.x, machine.leaves(register))
-        self._handed = [_Mark.of(leaf) for leaf in flatten(self.x)]
+        self._handed = [Mark.of(leaf) for leaf in flatten(self.x)]
 
     def _end_step(self) -> None:
         end = self.plan.steps[self.index].end
@@ -195,7 +195,7 @@ class Stepper:
             self._edit = None
 
 
-class _Mark(NamedTuple):
+class Mark(NamedTuple):
     """A tensor that was handed out, and what tells whether it was written to since."""
 
     leaf: Tensor
@@ -203,7 +203,7 @@ class _Mark(NamedTuple):
     copy: Tensor | None
 
     @classmethod
-    def of(cls, leaf: Tensor) -> _Mark:
+    def of(cls, leaf: Tensor) -> Mark:
         """Mark a tensor; inference tensors have no version counter, so a copy is kept."""
         return cls(leaf, -1, leaf.clone()) if leaf.is_inference() else cls(leaf, leaf._version, None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib
 import io
 import os
 import re
@@ -98,10 +99,10 @@ def test_the_readmes_plugin_is_tested():
 
 @pytest.mark.parametrize(
     "kind",
-    ["samplers", "modifiers", "schedules", "processes", "noise", "denoisers", "models", "guidance"],
+    ["modifiers", "schedules", "processes", "noise", "denoisers", "models", "guidance"],
 )
 def test_the_readme_lists_what_is_in(kind):
-    """Every built-in that is no host's variant is in the README by its name."""
+    """Every built-in but samplers, which have their families, is in the README by its name."""
     names = {entry.name for entry in getattr(kd, f"list_{kind}")() if entry.plugin.builtin}
     assert names - set(re.findall(r"`([^`\n]+)`", README)) == set()
 
@@ -118,3 +119,45 @@ def test_every_page_is_reachable():
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     names = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]]
     assert [name for name in names if f" {name}\n" not in config] == []
+
+
+@pytest.fixture
+def families(monkeypatch):
+    """The hook that makes the pages of the families."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs/_hooks"))
+    yield importlib.import_module("families")
+    for name in ("families", "tables"):
+        sys.modules.pop(name, None)
+
+
+def test_every_sampler_is_in_one_family(families):
+    """Each built-in bare name is in the table of one family's page; one of an unknown module is refused."""
+    listed = [entry.name for slug in families.FAMILIES for entry in families._members()[slug]]
+    assert sorted(listed) == sorted(entry.name for entry in kd.list_samplers() if entry.plugin.builtin)
+    with pytest.raises(KeyError, match="'new': no family takes 'somewhere:New'; add its module"):
+        families.family_of(kd.Entry("new", "kdiff_samplers.somewhere:New"))
+
+
+def test_every_family_has_a_page_with_its_tables_and_picture(families):
+    """The page has the members, the parameters and, where one is drawn, the picture; no page is left over."""
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs/families").glob("*.md")}
+    index = pages.pop("index")
+    assert pages.keys() == families.FAMILIES.keys()
+    for slug, family in families.FAMILIES.items():
+        for made in (f"<!-- members: {slug} -->", f"<!-- parameters: {slug} -->", "## When to choose"):
+            assert pages[slug].count(made) == 1, (slug, made)
+        assert (f"(../pictures/family_{slug}.svg)" in pages[slug]) == bool(family.curves)
+        assert f"({slug}.md)" in index
+
+
+def test_what_a_family_shows_is_there(families):
+    """The samplers of the pictures resolve, and every parameter of a class in a family is described."""
+    for family in families.FAMILIES.values():
+        assert all(kd.get_sampler(name) for name in family.curves)
+    undescribed = [
+        row
+        for slug in families.FAMILIES
+        for row in families.parameters(slug).splitlines()
+        if row.endswith("|  |")
+    ]
+    assert undescribed == []
