@@ -26,7 +26,7 @@ from kdiff_core.errors import CapabilityError, ParameterError
 from kdiff_core.noise import KeyedNoise
 from kdiff_core.registry import get_sampler, get_schedule
 from kdiff_core.state import wide
-from kdiff_core.stepper import Stepper, Mark
+from kdiff_core.stepper import Mark, Stepper
 
 from . import driven, scheduler_config
 from .host_state import denoise, factors, levels_of, scale_of
