@@ -10,6 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adaptive import AdaptiveSampler as AdaptiveSampler
+    from .batching import BatchRunner as BatchRunner
+    from .batching import Request as Request
+    from .budget import spend as spend
+    from .budget import steps_for as steps_for
     from .context import Point as Point
     from .context import Prediction as Prediction
     from .context import StepContext as StepContext
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from .errors import UnknownNameError as UnknownNameError
     from .grid import Grid as Grid
     from .hookspecs import hookimpl as hookimpl
+    from .inversion import invert as invert
+    from .likelihood import log_likelihood as log_likelihood
     from .linear import Linear as Linear
     from .noise import KeyedNoise as KeyedNoise
     from .noise import noise_from as noise_from
@@ -62,14 +69,24 @@ if TYPE_CHECKING:
     from .sampling import plan as plan
     from .sampling import sample as sample
     from .stepper import Stepper as Stepper
+    from .tuning.counts import tune_steps as tune_steps
+    from .tuning.grids import tune_grid as tune_grid
+    from .tuning.lessons import Lessons as Lessons
+    from .tuning.solvers import tune_weights as tune_weights
+    from .tuning.tuned import Tuned as Tuned
 
 _MODULES = {
+    "adaptive": ("AdaptiveSampler",),
+    "batching": ("BatchRunner", "Request"),
+    "budget": ("spend", "steps_for"),
     "context": ("Point", "Prediction", "StepContext"),
     "engine": ("run",),
     "entry": ("Entry",),
     "errors": ("KdiffError", "PluginError", "UnknownNameError"),
     "grid": ("Grid",),
     "hookspecs": ("hookimpl",),
+    "inversion": ("invert",),
+    "likelihood": ("log_likelihood",),
     "sample_job": ("SampleJob",),
     "linear": ("Linear",),
     "noise": ("KeyedNoise", "noise_from", "start"),
@@ -87,6 +104,11 @@ _MODULES = {
     "sampler": ("StepSampler",),
     "sampling": ("KSampler", "plan", "sample"),
     "stepper": ("Stepper",),
+    "tuning.counts": ("tune_steps",),
+    "tuning.grids": ("tune_grid",),
+    "tuning.lessons": ("Lessons",),
+    "tuning.solvers": ("tune_weights",),
+    "tuning.tuned": ("Tuned",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -6,13 +6,14 @@ import functools
 import importlib
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from attrs import asdict, field, frozen
 
 from .errors import ParameterError
-from .names import normalise
+from .names import normalise, split_version
 
 BUILTIN = "kdiff-core"
 HOOKS = {
@@ -24,6 +25,11 @@ HOOKS = {
     "denoiser": "kdiff_denoisers",
     "model": "kdiff_models",
     "guidance": "kdiff_guidance",
+}
+# What reads a name that is a tuned file's, by kind.
+FILES = {
+    "sampler": "kdiff_core.tuning.tuned:tuned_sampler",
+    "schedule": "kdiff_core.tuning.tuned:tuned_schedule",
 }
 _IMPORT_STRING = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -162,3 +168,18 @@ class ResolvedEntry(Entry):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r} of {self.plugin.distribution}"
+
+
+def is_file(kind: str, name: Any) -> bool:
+    """Whether a name is that of a tuned file: of a sampler or a schedule, ending in ``.json``."""
+    return kind in FILES and isinstance(name, str) and split_version(name)[0].lower().endswith(".json")
+
+
+def file_entry(kind: str, name: str) -> ResolvedEntry:
+    """Return the entry of a tuned file; its name, the whole path, leads to it from any folder."""
+    place = split_version(name)[0].removeprefix(f"{BUILTIN}:")
+    file = str(Path(place).expanduser().absolute())
+    plugin = PluginRecord(BUILTIN, "", "tuning", "kdiff_core.tuning")
+    return ResolvedEntry(
+        file, FILES[kind], summary="A tuned file.", defaults={"file": file}, kind=kind, plugin=plugin
+    )

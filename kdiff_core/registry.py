@@ -12,7 +12,7 @@ from attrs import evolve
 
 from . import protocols
 from .building import build, build_sampler
-from .entry import BUILTIN, HOOKS, Entry, PluginRecord, ResolvedEntry
+from .entry import BUILTIN, HOOKS, Entry, PluginRecord, ResolvedEntry, file_entry, is_file
 from .errors import ParameterError, PluginError, UnknownNameError
 from .index import Index
 from .loading import Switches, discover, from_environment, read_plugin
@@ -189,7 +189,8 @@ class Registry:
 
         Args:
             kind: One of `KINDS`.
-            name: A name, an alias, ``distribution:name`` or ``host:name``; with ``@2`` its second version.
+            name: A name, an alias, ``distribution:name`` or ``host:name``; with ``@2`` its second version. Of
+                samplers and schedules also the path of a tuned file, which ends in ``.json``.
 
         Raises:
             UnknownNameError: No plugin offers it.
@@ -200,7 +201,7 @@ class Registry:
         _check_kind(kind)
         if not isinstance(name, str):
             raise ParameterError(f"the name of a {kind} must be a string, not {name!r}")
-        return self._index.find(kind, name)
+        return file_entry(kind, name) if is_file(kind, name) else self._index.find(kind, name)
 
     def get(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any:
         """Build what a name stands for.
@@ -239,6 +240,8 @@ class Registry:
         """
         if not isinstance(label, str):
             raise ParameterError(f"a label must be a string, not {label!r}")
+        if is_file("sampler", label):
+            return label, None
         key = normalise(split_version(label)[0])
         if ("sampler", key) not in self._index.owners and (split := self._index.split(label)):
             return split

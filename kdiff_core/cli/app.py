@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import KdiffError
-from . import check, explain, listing, sample
+from . import check, explain, listing, plot, sample, tune
 from .console import console
 
 HELP = """Diffusion samplers, schedules and models by name.
@@ -30,6 +30,8 @@ sample.add_to(app)
 listing.add_to(app)
 explain.add_to(app)
 check.add_to(app)
+plot.add_to(app)
+tune.add_to(app)
 
 
 def _version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..building import added_options, parameters
+from ..entry import is_file
 from ..errors import ParameterError
 from ..registry import default_registry, parse_label
 from ..sample_job import DEFAULT_SCHEDULE
@@ -53,9 +54,10 @@ def check_options(given: dict[str, Options], model: str, sampler: str, schedule:
     """
     registry = default_registry()
     name, inside = parse_label(sampler)
+    usual = sampler if is_file("sampler", sampler) else DEFAULT_SCHEDULE
     entries = {
         "sampler": registry.entry("sampler", name if inside else sampler),
-        "schedule": registry.entry("schedule", schedule or inside or DEFAULT_SCHEDULE),
+        "schedule": registry.entry("schedule", schedule or inside or usual),
         "model": registry.entry("denoiser", model),
     }
     if given["sampler"]:

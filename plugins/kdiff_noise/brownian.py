@@ -53,7 +53,7 @@ class BrownianNoise:
     halved 7 times, each midpoint with a draw. What is left inside a leaf, 0.8 % of an octave, is a Brownian
     bridge of which every element has one random term of the Fourier series: mean and covariance are right
     for any two levels, but over so short a way alone the values are not normal. An interval costs about six
-    draws, and the memory of some thirty states.
+    draws, and the memory of some twenty states.
 
     Attributes:
         seed: One seed for the run, or a list with one for each sample; see `KeyedNoise`.
@@ -95,55 +95,73 @@ class BrownianNoise:
         if low == high:  # the initial noise
             return self._keyed.noise(x, sigma_from, sigma_to, stream, visit, out)
         out = out or [torch.empty_like(leaf) for leaf in flatten(x)]
-        total = [_zeros(target) for target in out]
-        asked = _Asked(self, stream, visit, total)
-        scale = 1.0 / math.sqrt(high - low)
-        for node, weight in _weights(low, high):
-            asked.add(asked.drawn(node), weight * scale)
-        for sign, level in ((1.0, high), (-1.0, low)):
-            node, place, width = _leaf(level)
-            asked.add(asked.bridge(node, place), sign * math.sqrt(width) * scale)
-        asked.finish()
-        for target, part in zip(out, total, strict=True):
-            if part is not target:
-                target.copy_(part)
+        totals = [_host(target) for target in out]
+        walk = _Walk(self, stream, visit, totals)
+        for total, upper, lower in zip(totals, walk.value(high), walk.value(low), strict=True):
+            torch.sub(upper, lower, out=total)
+        for octave in range(_octave(low), _octave(high)):
+            walk.add(totals, Node(octave, -1, 0), math.sqrt(_width(octave)))
+        walk.finish((low, high))
+        for target, total in zip(out, totals, strict=True):
+            total.mul_(1.0 / math.sqrt(high - low))
+            if total is not target:
+                target.copy_(total)
         return rebuild(x, out)
 
 
-class _Asked:
-    """One request: what it is made of, from the latest one or drawn."""
+class _Walk:
+    """One request: the path's values at levels, from what is held or drawn."""
 
-    def __init__(self, source: BrownianNoise, stream: str, visit: int, total: Leaves) -> None:
-        self.keyed, self.held, self.stream, self.visit = source._keyed, source._held, stream, visit
-        self.total = total
-        owner = (stream, visit, [(part.shape, part.dtype) for part in total])
+    def __init__(self, source: BrownianNoise, stream: str, visit: int, like: Leaves) -> None:
+        self.keyed, self.held, self.like = source._keyed, source._held, like
+        self.stream, self.visit = stream, visit
+        owner = (stream, visit, [(part.shape, part.dtype) for part in like])
         if self.held.owner != owner:
             self.held.owner, self.held.values, self.held.free = owner, {}, []
         self.known = self.held.values
         self.needed: dict[Any, Leaves] = {}
 
-    def finish(self) -> None:
-        """Hold what was needed, and the terms; the memory of the rest is free."""
-        if TERMS in self.known:
-            self.needed[TERMS] = self.known[TERMS]
+    def finish(self, levels: tuple[float, float]) -> None:
+        """Hold what was needed, and which terms there are; the memory of the rest is free."""
+        for key in (*levels, TERMS):
+            if key in self.known:
+                self.needed[key] = self.known[key]
         self.held.free += [values for key, values in self.known.items() if key not in self.needed]
         self.held.values = self.needed
 
-    def add(self, values: Leaves, weight: float) -> None:
-        for part, value in zip(self.total, values, strict=True):
-            part.add_(value, alpha=weight)
+    def memory(self) -> Leaves:
+        """Memory for a state."""
+        free = self.held.free
+        return free.pop() if free else [torch.empty_like(part) for part in self.like]
+
+    def value(self, level: float) -> Leaves:
+        """The path at a level, less that at the lower end of its octave."""
+        if level in self.known:
+            return self.known[level]
+        values = self.needed[level] = self.memory()
+        for part in values:
+            part.zero_()
+        for node, weight in _weights(level):
+            self.add(values, node, weight)
+        node, place, width = _leaf(level)
+        if place:
+            for part, bridge in zip(values, self.bridge(node, place), strict=True):
+                part.add_(bridge, alpha=math.sqrt(width))
+        return values
+
+    def add(self, totals: Leaves, node: Node, weight: float) -> None:
+        """Add a node's normal numbers."""
+        if node not in self.needed:
+            self.needed[node] = self.known[node] if node in self.known else self.draw(node)
+        for total, drawn in zip(totals, self.needed[node], strict=True):
+            total.add_(drawn, alpha=weight)
 
     def draw(self, node: Node, uniform: bool = False) -> Leaves:
-        free = self.held.free
-        values = free.pop() if free else [torch.empty_like(part) for part in self.total]
+        """Draw the numbers of a node."""
+        values = self.memory()
         key = struct.pack("<qqqq?", *node, self.visit, uniform) + self.stream.encode()
         self.keyed.fill(values, key, uniform)
         return values
-
-    def drawn(self, node: Node) -> Leaves:
-        """The normal numbers of a node."""
-        self.needed[node] = self.known[node] if node in self.known else self.draw(node)
-        return self.needed[node]
 
     def bridge(self, node: Node, place: float) -> Leaves:
         """The value of a leaf's bridge, which has unit length.
@@ -152,65 +170,63 @@ class _Asked:
         probability ``1 / (k (k + 1))`` and a weight that makes up for it: the covariance is that of all.
         Which term it is is drawn once for each element of the state.
         """
-        if (node, place) in self.known:
-            self.needed[node, place] = self.known[node, place]
-            return self.needed[node, place]
-        values = self.needed[node, place] = self.draw(node)
-        for value, k, weight in zip(values, *self.terms(), strict=True):
-            value.mul_(k.mul(place).remainder_(2.0).mul_(math.pi).sin_()).mul_(weight)
-        return values
+        if node not in self.needed:
+            self.needed[node] = self.known[node] if node in self.known else self.draw(node)
+        terms = self.terms()
+        return [
+            k.mul(place).remainder_(2.0).mul_(math.pi).sin_().mul_(drawn).mul_(weight)
+            for k, weight, drawn in zip(terms[::2], terms[1::2], self.needed[node], strict=True)
+        ]
 
-    def terms(self) -> tuple[Leaves, Leaves]:
-        """The number k of each element's term, and its weight."""
+    def terms(self) -> Leaves:
+        """The number k of each element's term, and its weight, for each tensor."""
         if TERMS not in self.known:
-            numbers = self.draw(TERMS, uniform=True)
-            for k in numbers:
+            found = []
+            for k in self.draw(TERMS, uniform=True):
                 k.neg_().add_(1.0).reciprocal_().floor_()
-            weights = [k.reciprocal().add_(1.0).mul_(2.0).sqrt_().div_(math.pi) for k in numbers]
-            self.known = {**self.known, TERMS: [*numbers, *weights]}
-        self.needed[TERMS] = self.known[TERMS]
-        half = len(self.total)
-        return self.needed[TERMS][:half], self.needed[TERMS][half:]
+                found += [k, k.reciprocal().add_(1.0).mul_(2.0).sqrt_().div_(math.pi)]
+            self.known[TERMS] = found
+        return self.known[TERMS]
 
 
-def _zeros(target: Tensor) -> Tensor:
+def _host(target: Tensor) -> Tensor:
     """Where a sum is made, on the CPU and in float32 at least: the target itself if it will do."""
     dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
     if target.is_cpu and target.dtype == dtype:
-        return target.zero_()
-    return torch.zeros(target.shape, dtype=dtype, device="cpu")
+        return target
+    return torch.empty(target.shape, dtype=dtype, device="cpu")
 
 
 def _octave(level: float) -> int:
     return max(math.frexp(level)[1] - 1, LOWEST - 1) if level > 0.0 else LOWEST - 1
 
 
-def _within(octave: int, level: float) -> tuple[float, float]:
-    """Where in an octave a level is, from 0 to 1, and the octave's width. Exact: widths are powers of 2."""
-    width = 2.0 ** max(octave, LOWEST)
-    return min(max((level - (0.0 if octave < LOWEST else width)) / width, 0.0), 1.0), width
+def _width(octave: int) -> float:
+    return 2.0 ** max(octave, LOWEST)
 
 
-def _weights(low: float, high: float) -> Iterator[tuple[Node, float]]:
-    """The draws of octaves and midpoints that an interval's increment has, and their weights."""
-    for octave in range(_octave(low), _octave(math.nextafter(high, 0.0)) + 1):
-        (u, width), (v, _) = _within(octave, low), _within(octave, high)
-        yield Node(octave, -1, 0), (v - u) * math.sqrt(width)
-        for level in range(DEPTH):
-            parts = 2**level
-            for place in sorted({min(int(u * parts), parts - 1), min(int(v * parts), parts - 1)}):
-                if weight := _hat(v * parts - place) - _hat(u * parts - place):
-                    yield Node(octave, level, place), weight * 0.5 * math.sqrt(width / parts)
+def _within(level: float) -> tuple[int, float, float]:
+    """The octave of a level, where in it, from 0 to 1, and its width. Exact: widths are powers of 2."""
+    octave = _octave(level)
+    width = _width(octave)
+    return octave, (level - (0.0 if octave < LOWEST else width)) / width, width
 
 
-def _hat(u: float) -> float:
-    """The value at `u` of the line from 0 at 0 to 1 at 1/2 and back to 0 at 1; 0 outside."""
-    return max(0.0, 1.0 - abs(2.0 * u - 1.0))
+def _weights(level: float) -> Iterator[tuple[Node, float]]:
+    """The draws of the octave and of midpoints that the path's value at a level has, and their weights."""
+    octave, u, width = _within(level)
+    if u:
+        yield Node(octave, -1, 0), u * math.sqrt(width)
+    for halving in range(DEPTH):
+        parts = 2**halving
+        place = int(u * parts)
+        # The line from 0 at one end of the part to 1 in its middle and back to 0 at the other end.
+        if hat := 1.0 - abs(2.0 * (u * parts - place) - 1.0):
+            yield Node(octave, halving, place), hat * 0.5 * math.sqrt(width / parts)
 
 
 def _leaf(level: float) -> tuple[Node, float, float]:
     """The leaf that a level is in, where in it, and its width."""
-    octave, parts = _octave(level), 2**DEPTH
-    u, width = _within(octave, level)
-    place = min(int(u * parts), parts - 1)
-    return Node(octave, DEPTH, place), u * parts - place, width / parts
+    octave, u, width = _within(level)
+    place = int(u * 2**DEPTH)
+    return Node(octave, DEPTH, place), u * 2**DEPTH - place, width / 2**DEPTH

@@ -27,9 +27,10 @@ def increment(source, x, a, b, *more):
 
 
 def linear(level):
-    """A path's value as a linear form: weights of its draws, and the place in a leaf and its width."""
-    node, place, width = brownian._leaf(level)
-    return dict(brownian._weights(0.0, level)), (node, place, width)
+    """A path's value as a linear form: weights of its draws from 0 on, and its leaf, place and width."""
+    below = range(brownian.LOWEST - 1, brownian._octave(level))
+    roots = {brownian.Node(octave, -1, 0): math.sqrt(brownian._width(octave)) for octave in below}
+    return roots | dict(brownian._weights(level)), brownian._leaf(level)
 
 
 def covariance(a, b):
@@ -48,18 +49,6 @@ def test_the_covariance_is_that_of_a_brownian_path(ends):
     assert covariance(a, b) == pytest.approx(min(a, b), rel=1e-12, abs=1e-12)
 
 
-@given(within, within)
-def test_weights_of_an_interval_are_those_of_its_ends(a, b):
-    """An increment's weights are the differences of those of its ends, without their cancellation."""
-    low, high = sorted((a, b))
-    (first, _), (second, _) = linear(low), linear(high)
-    direct = dict(brownian._weights(low, high)) if low < high else {}
-    for node in {*first, *second}:
-        assert direct.get(node, 0.0) == pytest.approx(
-            second.get(node, 0.0) - first.get(node, 0.0), abs=1e-14 * math.sqrt(high + 1e-300) * 100
-        )
-
-
 @given(st.lists(st.floats(0.0, 50.0), min_size=2, max_size=6, unique=True), st.integers(0, 99))
 def test_an_interval_is_the_sum_of_its_parts(points, seed):
     """Increments over adjoining intervals add up, whatever levels lie between, to rounding."""
@@ -76,9 +65,9 @@ def test_one_random_term_has_the_bridges_covariance(places):
     node = brownian.Node(0, brownian.DEPTH, 7)
     u, v = places
     total = [torch.zeros(1, 400_000, dtype=F64)]
-    asked = brownian._Asked(BrownianNoise(1), "step", 0, total)
-    products = asked.bridge(node, u)[0] * asked.bridge(node, v)[0]
-    squares = (asked.bridge(node, v)[0] - asked.bridge(node, u)[0]) ** 2
+    walk = brownian._Walk(BrownianNoise(1), "step", 0, total)
+    first, second = walk.bridge(node, u)[0], walk.bridge(node, v)[0]
+    products, squares = first * second, (second - first) ** 2
     for found, exact in ((products, min(u, v) - u * v), (squares, (v - u) * (1 - (v - u)))):
         error = float(found.std()) / math.sqrt(found.numel())
         assert abs(float(found.mean()) - exact) < 5 * error
