@@ -199,7 +199,9 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize(("prediction", "process", "options", "timesteps", "told"), TOLD, ids=range(len(TOLD)))
+@pytest.mark.parametrize(
+    ("prediction", "process", "options", "timesteps", "told"), TOLD, ids=range(len(TOLD))
+)
 def test_what_networks_are_told(prediction, process, options, timesteps, told):
     """A network is told the level as its paper has it: a timestep, a logarithm, an angle, a fraction."""
     process = kd.get_process(process)
