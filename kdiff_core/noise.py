@@ -141,8 +141,8 @@ class KeyedNoise:
 def _fill(target: Tensor, keys: list[bytes], uniform: bool) -> None:
     """Fill each sample of a tensor with the numbers of its key, drawn on the CPU in its dtype."""
     dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
-    if target.device.type == "cpu" and target.dtype == dtype and target.is_contiguous():
-        for row, key in zip(target, keys, strict=True):
+    if target.is_cpu and target.dtype == dtype and target.is_contiguous():
+        for row, key in zip([target] if len(keys) == 1 else target, keys, strict=True):
             generator = _twister().seeded(key)
             row.uniform_(generator=generator) if uniform else row.normal_(generator=generator)
         return

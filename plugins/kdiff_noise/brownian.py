@@ -15,7 +15,7 @@ from torch import Tensor
 from kdiff_core.noise import KeyedNoise
 from kdiff_core.state import Leaves, flatten, rebuild
 
-DEPTH = 7  # Halvings of an octave that have a draw of their own.
+DEPTH = 6  # Halvings of an octave that have a draw of their own.
 LOWEST = -20  # Below 2 ** LOWEST everything is one cell.
 
 
@@ -50,9 +50,9 @@ class BrownianNoise:
     serves the same purpose.
 
     The path is made as Levy did: each octave ``[2^k, 2^(k+1)]`` of levels has an increment of its own and is
-    halved 7 times, each midpoint with a draw. What is left inside a leaf, 0.8 % of an octave, is a Brownian
+    halved 6 times, each midpoint with a draw. What is left inside a leaf, 1.6 % of an octave, is a Brownian
     bridge of which every element has one random term of the Fourier series: mean and covariance are right
-    for any two levels, but over so short a way alone the values are not normal. An interval costs about six
+    for any two levels, but over so short a way alone the values are not normal. An interval costs about five
     draws, and the memory of some twenty states.
 
     Attributes:
@@ -138,15 +138,11 @@ class _Walk:
         """The path at a level, less that at the lower end of its octave."""
         if level in self.known:
             return self.known[level]
-        values = self.needed[level] = self.memory()
-        for part in values:
-            part.zero_()
+        node, place, width = _leaf(level)
+        scale = math.sqrt(width)
+        values = self.needed[level] = [part.mul_(scale) for part in self.bridge(node, place)]
         for node, weight in _weights(level):
             self.add(values, node, weight)
-        node, place, width = _leaf(level)
-        if place:
-            for part, bridge in zip(values, self.bridge(node, place), strict=True):
-                part.add_(bridge, alpha=math.sqrt(width))
         return values
 
     def add(self, totals: Leaves, node: Node, weight: float) -> None:
@@ -173,9 +169,10 @@ class _Walk:
         if node not in self.needed:
             self.needed[node] = self.known[node] if node in self.known else self.draw(node)
         terms = self.terms()
+        parts = zip(self.memory(), terms[::2], terms[1::2], self.needed[node], strict=True)
         return [
-            k.mul(place).remainder_(2.0).mul_(math.pi).sin_().mul_(drawn).mul_(weight)
-            for k, weight, drawn in zip(terms[::2], terms[1::2], self.needed[node], strict=True)
+            torch.mul(k, 0.5 * place, out=part).frac_().mul_(2.0 * math.pi).sin_().mul_(drawn).mul_(weight)
+            for part, k, weight, drawn in parts
         ]
 
     def terms(self) -> Leaves:
