@@ -110,7 +110,9 @@ HOSTS = (
     comfyui("dpmpp_2m", "hosts:ReadAsVE", "VE's log-SNR on flow models too", solver="dpmpp_2m"),
     comfyui("ddpm", "hosts:ReadAsVE", "VE's posterior on flow models too", solver="ddpm"),
     *(
-        comfyui(name, "hosts:StartBelowOne", "starts flow models at 0.9999", solver=name)
+        comfyui(
+            name, "hosts:StartBelowOne", "starts flow models at 0.9999", f"comfyui:{name}_gpu", solver=name
+        )
         for name in ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
     ),
 )  # fmt: skip

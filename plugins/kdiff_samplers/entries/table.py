@@ -20,6 +20,6 @@ def entry(
     return Entry(name, f"kdiff_samplers.{factory}", aliases, summary, reference, defaults or {})
 
 
-def comfyui(name: str, factory: str, summary: str, **defaults: Any) -> Entry:
+def comfyui(name: str, factory: str, summary: str, *aliases: str, **defaults: Any) -> Entry:
     """An entry of ComfyUI's variant of a sampler."""
-    return entry(f"comfyui:{name}", factory, "", f"ComfyUI: {summary}", defaults=defaults)
+    return entry(f"comfyui:{name}", factory, "", f"ComfyUI: {summary}", *aliases, defaults=defaults)
