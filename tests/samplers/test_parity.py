@@ -118,26 +118,12 @@ def test_every_recorded_sampler_is_met():
     assert {key.split("/")[1] for key in met} == set(COMFYUI)
 
 
-COMFYUI = (
-    "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 exp_heun_2_x0 exp_heun_2_x0_sde "
-    "dpm_2 dpm_2_ancestral lms dpm_fast dpm_adaptive dpmpp_2s_ancestral dpmpp_2s_ancestral_cfg_pp dpmpp_sde "
-    "dpmpp_sde_gpu dpmpp_2m dpmpp_2m_cfg_pp dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_2m_sde_heun "
-    "dpmpp_2m_sde_heun_gpu dpmpp_3m_sde dpmpp_3m_sde_gpu ddpm lcm ipndm ipndm_v deis res_multistep "
-    "res_multistep_cfg_pp res_multistep_ancestral res_multistep_ancestral_cfg_pp gradient_estimation "
-    "gradient_estimation_cfg_pp er_sde seeds_2 seeds_3 sa_solver sa_solver_pece ddim uni_pc uni_pc_bh2"
-)
-K_DIFFUSION = (
-    "euler euler_ancestral heun dpm_2 dpm_2_ancestral lms dpm_fast dpm_adaptive dpmpp_2s_ancestral dpmpp_sde "
-    "dpmpp_2m dpmpp_2m_sde dpmpp_3m_sde"
-)
+GPU = ("dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu")
 
 
 @pytest.mark.parametrize(
     ("host", "name"),
-    [
-        *(("comfyui", name) for name in COMFYUI.split()),
-        *(("k_diffusion", name) for name in K_DIFFUSION.split()),
-    ],
+    [*(("comfyui", n) for n in (*COMFYUI, *GPU, "ddim")), *(("k_diffusion", n) for n in K_DIFFUSION)],
 )
 def test_every_name_of_the_hosts_leads_to_a_sampler(host, name):
     """Each sampler name of a host is known, bare and with the host's name before it."""
