@@ -118,13 +118,18 @@ def test_every_recorded_sampler_is_met():
     assert {key.split("/")[1] for key in met} == set(COMFYUI)
 
 
-GPU = ("dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu")
-
-
-@pytest.mark.parametrize(
-    ("host", "name"),
-    [*(("comfyui", n) for n in (*COMFYUI, *GPU, "ddim")), *(("k_diffusion", n) for n in K_DIFFUSION)],
+# Names that are not recorded: they are others' by another name, or newer.
+MORE = (
+    "dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu", "ddim", "exp_heun_2_x0",
+    "exp_heun_2_x0_sde",
+)  # fmt: skip
+NAMES = (
+    *(("comfyui", name) for name in (*K_DIFFUSION, *ONLY_COMFYUI, *HOSTED.values(), *MORE)),
+    *(("k_diffusion", name) for name in K_DIFFUSION),
 )
+
+
+@pytest.mark.parametrize(("host", "name"), NAMES)
 def test_every_name_of_the_hosts_leads_to_a_sampler(host, name):
     """Each sampler name of a host is known, bare and with the host's name before it."""
     assert kd.get_sampler(name).order >= 0
