@@ -28,6 +28,37 @@ if TYPE_CHECKING:
     from .inversion import invert as invert
     from .likelihood import log_likelihood as log_likelihood
     from .linear import Linear as Linear
+    from .lookup import default_registry as default_registry
+    from .lookup import get_augmentation as get_augmentation
+    from .lookup import get_condition as get_condition
+    from .lookup import get_dataset as get_dataset
+    from .lookup import get_denoiser as get_denoiser
+    from .lookup import get_density as get_density
+    from .lookup import get_features as get_features
+    from .lookup import get_guidance as get_guidance
+    from .lookup import get_loss as get_loss
+    from .lookup import get_model as get_model
+    from .lookup import get_modifier as get_modifier
+    from .lookup import get_noise as get_noise
+    from .lookup import get_process as get_process
+    from .lookup import get_sampler as get_sampler
+    from .lookup import get_schedule as get_schedule
+    from .lookup import list_augmentations as list_augmentations
+    from .lookup import list_conditions as list_conditions
+    from .lookup import list_datasets as list_datasets
+    from .lookup import list_denoisers as list_denoisers
+    from .lookup import list_densities as list_densities
+    from .lookup import list_features as list_features
+    from .lookup import list_guidance as list_guidance
+    from .lookup import list_losses as list_losses
+    from .lookup import list_models as list_models
+    from .lookup import list_modifiers as list_modifiers
+    from .lookup import list_noise as list_noise
+    from .lookup import list_plugins as list_plugins
+    from .lookup import list_processes as list_processes
+    from .lookup import list_samplers as list_samplers
+    from .lookup import list_schedules as list_schedules
+    from .lookup import parse_label as parse_label
     from .noise import KeyedNoise as KeyedNoise
     from .noise import noise_from as noise_from
     from .noise import start as start
@@ -41,25 +72,6 @@ if TYPE_CHECKING:
     from .protocols import Sampler as Sampler
     from .protocols import Schedule as Schedule
     from .registry import Registry as Registry
-    from .registry import default_registry as default_registry
-    from .registry import get_denoiser as get_denoiser
-    from .registry import get_guidance as get_guidance
-    from .registry import get_model as get_model
-    from .registry import get_modifier as get_modifier
-    from .registry import get_noise as get_noise
-    from .registry import get_process as get_process
-    from .registry import get_sampler as get_sampler
-    from .registry import get_schedule as get_schedule
-    from .registry import list_denoisers as list_denoisers
-    from .registry import list_guidance as list_guidance
-    from .registry import list_models as list_models
-    from .registry import list_modifiers as list_modifiers
-    from .registry import list_noise as list_noise
-    from .registry import list_plugins as list_plugins
-    from .registry import list_processes as list_processes
-    from .registry import list_samplers as list_samplers
-    from .registry import list_schedules as list_schedules
-    from .registry import parse_label as parse_label
     from .result import Checkpoint as Checkpoint
     from .result import Result as Result
     from .result import StepInfo as StepInfo
@@ -93,13 +105,15 @@ _MODULES = {
     "path": ("FLOW", "VE", "Path"),
     "plans": ("Plan",),
     "protocols": ("Denoiser", "NoiseSource", "Process", "Sampler", "Schedule"),
-    "registry": (
-        "Registry", "default_registry", "get_denoiser", "get_guidance", "get_model", "get_modifier",
-        "get_noise",
-        "get_process", "get_sampler", "get_schedule", "list_denoisers", "list_guidance", "list_models",
-        "list_modifiers", "list_noise", "list_plugins", "list_processes", "list_samplers",
-        "list_schedules", "parse_label",
+    "lookup": (
+        "default_registry", "get_augmentation", "get_condition", "get_dataset", "get_denoiser",
+        "get_density", "get_features", "get_guidance", "get_loss", "get_model", "get_modifier",
+        "get_noise", "get_process", "get_sampler", "get_schedule", "list_augmentations",
+        "list_conditions", "list_datasets", "list_denoisers", "list_densities", "list_features",
+        "list_guidance", "list_losses", "list_models", "list_modifiers", "list_noise",
+        "list_plugins", "list_processes", "list_samplers", "list_schedules", "parse_label",
     ),
+    "registry": ("Registry",),
     "result": ("Checkpoint", "Result", "StepInfo"),
     "sampler": ("StepSampler",),
     "sampling": ("KSampler", "plan", "sample"),

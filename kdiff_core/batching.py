@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .errors import KdiffError, ParameterError
-from .registry import get_sampler
+from .lookup import get_sampler
 from .request import Request, refuse_inside
 from .shared_call import Pending, Share, answer
 

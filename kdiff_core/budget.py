@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CapabilityError, KdiffError, ParameterError, TraceError
 from .grid import Grid
+from .lookup import get_modifier, get_sampler
 from .path import Path, as_path
 from .plans import Evaluate
-from .registry import get_modifier, get_sampler
 
 if TYPE_CHECKING:
     from .plans import Plan

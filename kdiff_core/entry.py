@@ -25,6 +25,12 @@ HOOKS = {
     "denoiser": "kdiff_denoisers",
     "model": "kdiff_models",
     "guidance": "kdiff_guidance",
+    "loss": "kdiff_losses",
+    "density": "kdiff_densities",
+    "dataset": "kdiff_datasets",
+    "condition": "kdiff_conditions",
+    "augmentation": "kdiff_augmentations",
+    "features": "kdiff_features",
 }
 # What reads a name that is a tuned file's, by kind.
 FILES = {

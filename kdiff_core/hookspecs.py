@@ -60,3 +60,39 @@ def kdiff_models() -> Iterable[Entry]:
 def kdiff_guidance() -> Iterable[Entry]:
     """Guidance: factories that wrap a denoiser, their first parameter, into a guided one."""
     return ()
+
+
+@hookspec
+def kdiff_losses() -> Iterable[Entry]:
+    """Training losses: factories of `TrainingLoss`."""
+    return ()
+
+
+@hookspec
+def kdiff_densities() -> Iterable[Entry]:
+    """Densities of noise levels to train at: factories of `Density`."""
+    return ()
+
+
+@hookspec
+def kdiff_datasets() -> Iterable[Entry]:
+    """Data sets to train on and to compare with: factories of `Dataset`."""
+    return ()
+
+
+@hookspec
+def kdiff_conditions() -> Iterable[Entry]:
+    """Conditions that a network takes: factories of modules that turn one into what the network knows."""
+    return ()
+
+
+@hookspec
+def kdiff_augmentations() -> Iterable[Entry]:
+    """Augmentations of batches, with the condition that tells the network of them."""
+    return ()
+
+
+@hookspec
+def kdiff_features() -> Iterable[Entry]:
+    """Networks whose features sets of images are compared by."""
+    return ()

@@ -12,9 +12,9 @@ from torch import Tensor
 from .engine import run
 from .errors import CapabilityError, ConvergenceError, GridError, ParameterError
 from .grid import Grid
+from .lookup import get_sampler
 from .path import FLOW_INNER_START, Path, as_path, path_grid
 from .plans import Evaluate, Plan, read, written
-from .registry import get_sampler
 from .result import Checkpoint
 from .state import Leaves, check_state, flatten, rebuild
 

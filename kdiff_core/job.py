@@ -12,11 +12,11 @@ from torch import Tensor
 from .draw import drawer
 from .errors import DenoiserError, NoiseError, NonFiniteError, ParameterError, TraceError
 from .grid import Grid
+from .lookup import default_registry
 from .machine import Machine
 from .noise import KeyedNoise, choose_source
 from .path import as_path
 from .plans import Evaluate, Plan
-from .registry import default_registry
 from .result import Checkpoint
 from .sampler import StepSampler
 from .state import Leaves, all_finite, check_output, check_state, rebuild

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .errors import CapabilityError, ParameterError, StateError
 from .inversion import deterministic_plan, rising
+from .lookup import get_sampler
 from .noise import KeyedNoise
 from .path import as_path
-from .registry import get_sampler
 from .state import Leaves, check_output, check_state, flatten, rebuild
 
 if TYPE_CHECKING:

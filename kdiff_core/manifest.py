@@ -18,7 +18,7 @@ import attrs
 from . import __version__
 from .errors import KdiffError, MissingExtraError, ParameterError
 from .files import write_whole
-from .registry import default_registry, get_sampler, get_schedule
+from .lookup import default_registry, get_sampler, get_schedule
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from attrs import evolve
 
-from . import protocols
 from .building import build, build_sampler
 from .entry import BUILTIN, HOOKS, Entry, PluginRecord, ResolvedEntry, file_entry, is_file
 from .errors import ParameterError, PluginError, UnknownNameError
@@ -19,44 +18,12 @@ from .loading import Switches, discover, from_environment, read_plugin
 from .names import nearest, normalise, quoted, split_version
 
 __all__ = [
-    "BUILTIN",
-    "KINDS",
-    "Entry",
-    "KdiffPluginWarning",
-    "PluginRecord",
-    "Registry",
-    "ResolvedEntry",
-    "default_registry",
-    "get_denoiser",
-    "get_guidance",
-    "get_model",
-    "get_modifier",
-    "get_noise",
-    "get_process",
-    "get_sampler",
-    "get_schedule",
-    "list_denoisers",
-    "list_guidance",
-    "list_models",
-    "list_modifiers",
-    "list_noise",
-    "list_plugins",
-    "list_processes",
-    "list_samplers",
-    "list_schedules",
+    "BUILTIN", "KINDS", "Entry", "KdiffPluginWarning", "PluginRecord", "Registry", "ResolvedEntry",
     "normalise",
-    "parse_label",
-]
+]  # fmt: skip
 
 KINDS = tuple(HOOKS)
 Entries: TypeAlias = list[ResolvedEntry]
-_PROTOCOLS: dict[str, type] = {
-    "sampler": protocols.Sampler,
-    "schedule": protocols.Schedule,
-    "process": protocols.Process,
-    "noise": protocols.NoiseSource,
-    "denoiser": protocols.Denoiser,
-}
 
 
 class KdiffPluginWarning(UserWarning):
@@ -263,112 +230,3 @@ class Registry:
 def _check_kind(kind: str) -> None:
     if kind not in HOOKS:
         raise ParameterError(f"there is no kind {kind!r}; there are {quoted(KINDS)}")
-
-
-_default = Registry()
-
-
-def default_registry() -> Registry:
-    """Return the registry that the functions of this module ask."""
-    return _default
-
-
-def _get(kind: str, name: Any, *args: Any, **options: Any) -> Any:
-    if isinstance(name, str):
-        return default_registry().get(kind, name, *args, **options)
-    if isinstance(name, type) or not isinstance(name, _PROTOCOLS.get(kind, object)) or name is None:
-        raise ParameterError(f"expected the name of a {kind} or a {kind} itself, not {name!r}")
-    if args or options:
-        given = quoted([*map(str, args), *options])
-        raise ParameterError(f"options ({given}) go with the name of a {kind}; {name!r} is made already")
-    return name
-
-
-def get_sampler(name: Any, /, **options: Any) -> Any:
-    """Return the sampler of that name; see `Registry.get`. A sampler is returned as it is."""
-    return _get("sampler", name, **options)
-
-
-def get_modifier(name: Any, /, *args: Any, **options: Any) -> Any:
-    """Return the modifier of that name around a sampler, its first argument."""
-    return _get("modifier", name, *args, **options)
-
-
-def get_schedule(name: Any, /, **options: Any) -> Any:
-    """Return the schedule of that name; a schedule is returned as it is."""
-    return _get("schedule", name, **options)
-
-
-def get_process(name: Any, /, **options: Any) -> Any:
-    """Return the noise process of that name; a process is returned as it is."""
-    return _get("process", name, **options)
-
-
-def get_noise(name: Any, /, **options: Any) -> Any:
-    """Return the noise source of that name; a noise source is returned as it is."""
-    return _get("noise", name, **options)
-
-
-def get_denoiser(name: Any, /, **options: Any) -> Any:
-    """Return the denoiser of that name; a denoiser is returned as it is."""
-    return _get("denoiser", name, **options)
-
-
-def get_model(name: Any, /, **options: Any) -> Any:
-    """Return a new model of that name; a model is returned as it is."""
-    return _get("model", name, **options)
-
-
-def get_guidance(name: Any, /, *args: Any, **options: Any) -> Any:
-    """Return the guidance of that name around a denoiser, its first argument."""
-    return _get("guidance", name, *args, **options)
-
-
-def list_samplers(hosts: bool = False) -> Entries:
-    """Return the samplers; see `Registry.list`."""
-    return default_registry().list("sampler", hosts)
-
-
-def list_modifiers(hosts: bool = False) -> Entries:
-    """Return the modifiers; see `Registry.list`."""
-    return default_registry().list("modifier", hosts)
-
-
-def list_schedules(hosts: bool = False) -> Entries:
-    """Return the schedules; see `Registry.list`."""
-    return default_registry().list("schedule", hosts)
-
-
-def list_processes(hosts: bool = False) -> Entries:
-    """Return the noise processes; see `Registry.list`."""
-    return default_registry().list("process", hosts)
-
-
-def list_noise(hosts: bool = False) -> Entries:
-    """Return the noise sources; see `Registry.list`."""
-    return default_registry().list("noise", hosts)
-
-
-def list_denoisers(hosts: bool = False) -> Entries:
-    """Return the denoisers; see `Registry.list`."""
-    return default_registry().list("denoiser", hosts)
-
-
-def list_models(hosts: bool = False) -> Entries:
-    """Return the models; see `Registry.list`."""
-    return default_registry().list("model", hosts)
-
-
-def list_guidance(hosts: bool = False) -> Entries:
-    """Return the kinds of guidance; see `Registry.list`."""
-    return default_registry().list("guidance", hosts)
-
-
-def list_plugins() -> list[PluginRecord]:
-    """Return a record of every plugin found; see `Registry.plugins`."""
-    return default_registry().plugins()
-
-
-def parse_label(label: str) -> tuple[str, str | None]:
-    """Split a label such as "DPM++ 2M Karras"; see `Registry.parse_label`."""
-    return default_registry().parse_label(label)

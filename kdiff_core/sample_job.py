@@ -15,8 +15,8 @@ from .budget import steps_for
 from .entry import is_file
 from .errors import ParameterError
 from .grid import Grid
+from .lookup import get_denoiser, get_guidance, get_sampler, get_schedule, parse_label
 from .path import as_path
-from .registry import get_denoiser, get_guidance, get_sampler, get_schedule, parse_label
 from .setup import Setup, at_least_one, device_of, dtype_of, label_condition, noise_range
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ParameterError
 from .grid import Grid
-from .registry import get_denoiser, get_process, get_sampler, get_schedule, parse_label
+from .lookup import get_denoiser, get_process, get_sampler, get_schedule, parse_label
 from .sample_job import DEFAULT_SCHEDULE, SampleJob
 from .setup import noise_range
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from .errors import CapabilityError, ParameterError
 from .job import Job, checkpoint_of, new_machine, plan_for, resumed_job
+from .lookup import get_sampler
 from .noise import choose_source
 from .plans import Evaluate
-from .registry import get_sampler
 from .result import Checkpoint, own
 from .state import Leaves, all_finite, check_output, check_state, flatten, flatten_like, rebuild, total_of
 

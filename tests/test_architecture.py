@@ -23,8 +23,8 @@ FILES = sorted(
     path for folder in ("kdiff_core", "plugins") for path in (ROOT / folder).rglob("*.py") if path.is_file()
 )
 LIGHT = (
-    "protocols", "linear", "path", "grid", "plans", "registry", "numerics", "context", "sampler", "brownian",
-    "entry", "names", "loading", "index", "building", "errors", "hookspecs",
+    "protocols", "training", "lookup", "linear", "path", "grid", "plans", "registry", "numerics", "context",
+    "sampler", "brownian", "entry", "names", "loading", "index", "building", "errors", "hookspecs",
 )  # fmt: skip
 TOP = {
     "kdiff_core", "plugins", "tests", "docs", "pyproject.toml", "mkdocs.yml", "README.md", ".ci", "LICENSE",
@@ -110,7 +110,7 @@ def test_no_plugin_is_imported_from_outside_itself(path):
 def test_what_is_imported_is_declared(path):
     """What a module needs as soon as it is loaded comes with every installation, or with its part's extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    parts = {"cli": "cli", "testing": "testing", "diffusers.py": "diffusers"}
+    parts = {"cli": "cli", "testing": "testing", "diffusers.py": "diffusers", "kdiff_train": "train"}
     extras = [extra for part, extra in parts.items() if part in path.parts]
     needs = [*project["dependencies"], *(n for e in extras for n in project["optional-dependencies"][e])]
     declared = {re.split(r"[^\w-]", need)[0].replace("-", "_") for need in needs}

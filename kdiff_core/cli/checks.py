@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..building import added_options, parameters
 from ..entry import is_file
 from ..errors import ParameterError
-from ..registry import default_registry, parse_label
+from ..lookup import default_registry, parse_label
 from ..sample_job import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:

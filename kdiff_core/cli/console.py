@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError
-from ..registry import KINDS, default_registry
+from ..lookup import default_registry
+from ..registry import KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,8 +10,9 @@ import typer
 
 from ..building import added_options, factory_of, parameters
 from ..errors import ParameterError, UnknownNameError
+from ..lookup import default_registry, get_sampler, get_schedule, parse_label
 from ..names import nearest, quoted
-from ..registry import KINDS, ResolvedEntry, default_registry, get_sampler, get_schedule, parse_label
+from ..registry import KINDS, ResolvedEntry
 from .console import complete, console, parse_options, provider, say, say_json, table
 from .facts import calls_per_step, described
 

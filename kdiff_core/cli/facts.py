@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TraceError
-from ..registry import get_sampler
+from ..lookup import get_sampler
 from ..sampler import StepSampler
 
 if TYPE_CHECKING:

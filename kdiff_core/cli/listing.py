@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..entry import HOOKS
-from ..registry import ResolvedEntry, default_registry
+from ..lookup import default_registry
+from ..registry import ResolvedEntry
 from .console import console, provider, say, say_json, table
 from .facts import sampler_facts
 
@@ -22,6 +23,12 @@ _HELP = {
     "denoiser": "List what can be sampled from.\n\nExample: `kdiff denoisers`, then `kdiff sample digits`.",
     "model": "List the networks that plugins offer.\n\nExample: `kdiff models --json`",
     "guidance": "List the kinds of guidance.\n\nExample: `kdiff guidance`, then `kdiff show cfg`.",
+    "loss": "List the training losses.\n\nExample: `kdiff losses`, then `kdiff show edm`.",
+    "density": "List the densities of noise levels to train at.\n\nExample: `kdiff densities`",
+    "dataset": "List the data sets.\n\nExample: `kdiff datasets`, then `kdiff train --preset digits`.",
+    "condition": "List the conditions that networks take.\n\nExample: `kdiff conditions`",
+    "augmentation": "List the augmentations of training images.\n\nExample: `kdiff augmentations`",
+    "features": "List the networks that evaluation compares images by.\n\nExample: `kdiff features`",
 }
 Hosts = Annotated[bool, typer.Option("--hosts", help="Also other names, and the hosts' own variants.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ParameterError
 from ..grid import Grid
-from ..registry import get_process, get_schedule
+from ..lookup import get_process, get_schedule
 from .checks import check_file
 from .console import complete, say, say_json, table
 

@@ -11,8 +11,9 @@ from attrs import field, frozen
 
 from ..building import parameters
 from ..errors import KdiffError, ParameterError, UnknownNameError
+from ..lookup import default_registry
 from ..names import nearest, normalise, quoted
-from ..registry import BUILTIN, ResolvedEntry, default_registry
+from ..registry import BUILTIN, ResolvedEntry
 from ..testing.catalogue import KINDS
 from .console import Options
 from .explain import entries_named

@@ -180,7 +180,7 @@ def _begin(
     options: list[str] | None,
 ) -> tuple[Any, Lessons]:
     """Check what can be checked, and run the teacher."""
-    from ..registry import get_denoiser, get_sampler
+    from ..lookup import get_denoiser, get_sampler
     from ..tuning.lessons import Lessons, deterministic
 
     check_file(out, (".json",))

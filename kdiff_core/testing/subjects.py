@@ -13,9 +13,9 @@ from attrs import field, frozen
 
 from .. import protocols
 from ..errors import ParameterError, UnknownNameError
+from ..lookup import default_registry
 from ..names import quoted
 from ..path import FLOW, VE, Path
-from ..registry import default_registry
 from ..sampler import StepSampler
 from .catalogue import KINDS, find_check
 from .written import reseeded, source_of

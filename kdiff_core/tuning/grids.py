@@ -10,8 +10,8 @@ import torch
 
 from ..errors import CapabilityError, KdiffError, ParameterError
 from ..grid import Grid
+from ..lookup import get_sampler, get_schedule, list_schedules
 from ..path import as_path
-from ..registry import get_sampler, get_schedule, list_schedules
 from ..setup import at_least_one
 from ..tracing import trace
 from .fitting import fit

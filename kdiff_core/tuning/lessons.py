@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..errors import CapabilityError, ParameterError
 from ..grid import Grid
+from ..lookup import get_denoiser, get_sampler, get_schedule
 from ..noise import KeyedNoise, start
 from ..path import as_path
-from ..registry import get_denoiser, get_sampler, get_schedule
 from ..setup import at_least_one, device_of, dtype_of, noise_range
 
 if TYPE_CHECKING:

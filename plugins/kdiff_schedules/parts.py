@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import field, frozen
 
 from kdiff_core.errors import GridError, ParameterError
+from kdiff_core.lookup import get_schedule
 from kdiff_core.parameters import below_one, fraction, positive
-from kdiff_core.registry import get_schedule
 
 from .range import RangeSchedule
 from .surgery import rescale

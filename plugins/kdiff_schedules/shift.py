@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from kdiff_core.errors import ParameterError
+from kdiff_core.lookup import get_schedule
 from kdiff_core.parameters import one_of, positive
 from kdiff_core.path import FLOW, Path, as_path, path_levels
-from kdiff_core.registry import get_schedule
 
 from .wrapper import Wrapper, exact_ends
 

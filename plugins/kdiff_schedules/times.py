@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import field, frozen
 
 from kdiff_core.errors import ParameterError
+from kdiff_core.lookup import get_process
 from kdiff_core.parameters import positive, whole
-from kdiff_core.registry import get_process
 
 from .range import RangeSchedule
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from kdiff_core.registry import get_schedule
+from kdiff_core.lookup import get_schedule
 
 from .range import RangeSchedule
 

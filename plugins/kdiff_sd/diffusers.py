@@ -23,8 +23,8 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from kdiff_core.errors import CapabilityError, ParameterError
+from kdiff_core.lookup import get_sampler, get_schedule
 from kdiff_core.noise import KeyedNoise
-from kdiff_core.registry import get_sampler, get_schedule
 from kdiff_core.state import wide
 from kdiff_core.stepper import Mark, Stepper
 

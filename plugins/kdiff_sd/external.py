@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .parameterisations import Parameterised
-from .predictions import table_level, table_place
+from kdiff_core.parameterisations import Parameterised
+from kdiff_core.predictions import table_level, table_place
+
 from .wrappers import table_of
 
 

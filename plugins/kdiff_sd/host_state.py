@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .predictions import PREDICTIONS, Level, table_level
+from kdiff_core.predictions import PREDICTIONS, Level, table_level
+
 from .scheduler_config import Config, is_continuous
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from tqdm.auto import tqdm, trange
 
 from kdiff_core.errors import UnknownNameError
+from kdiff_core.lookup import get_noise, get_schedule, list_samplers
 from kdiff_core.numerics import sqrt
 from kdiff_core.path import VE
-from kdiff_core.registry import get_noise, get_schedule, list_samplers
 
 from . import external
 from .k_functions import global_seed, sampler_function

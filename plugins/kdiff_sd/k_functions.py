@@ -15,9 +15,9 @@ from torch import Tensor
 from kdiff_core.adaptive import AdaptiveSampler
 from kdiff_core.building import added_options, parameters
 from kdiff_core.errors import CapabilityError, TraceError
+from kdiff_core.lookup import default_registry, get_modifier, get_sampler, list_modifiers
 from kdiff_core.noise import noise_from
 from kdiff_core.plans import Evaluate, Plan
-from kdiff_core.registry import default_registry, get_modifier, get_sampler, list_modifiers
 from kdiff_core.result import Result, StepInfo
 from kdiff_core.sampler import StepSampler
 

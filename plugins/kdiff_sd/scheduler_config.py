@@ -12,9 +12,9 @@ from typing import Any
 
 from kdiff_core.errors import CapabilityError, ParameterError
 from kdiff_core.grid import Grid
+from kdiff_core.lookup import get_process, get_schedule, parse_label
 from kdiff_core.names import quoted
 from kdiff_core.protocols import Process
-from kdiff_core.registry import get_process, get_schedule, parse_label
 
 Config = Mapping[str, Any]
 

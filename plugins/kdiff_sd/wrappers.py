@@ -10,10 +10,9 @@ from attrs import field, frozen
 from torch import Tensor
 
 from kdiff_core.errors import CapabilityError, ParameterError
+from kdiff_core.lookup import get_process
+from kdiff_core.parameterisations import Parameterised
 from kdiff_core.protocols import PathName, Process
-from kdiff_core.registry import get_process
-
-from .parameterisations import Parameterised
 
 
 def table_of(alphas_cumprod: Any, prediction: str = "epsilon") -> Process:

@@ -91,7 +91,7 @@ def registry(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "kdiff_planted", raising=False)
     found = kd.Registry()
-    monkeypatch.setattr("kdiff_core.registry._default", found)
+    monkeypatch.setattr("kdiff_core.lookup._default", found)
     yield found
     sys.modules.pop("kdiff_planted", None)
 

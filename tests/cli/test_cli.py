@@ -47,7 +47,7 @@ def kdiff(capsys, monkeypatch, tmp_path):
 def registry(monkeypatch):
     """A registry of its own in place of the default one."""
     found = kd.Registry()
-    monkeypatch.setattr("kdiff_core.registry._default", found)
+    monkeypatch.setattr("kdiff_core.lookup._default", found)
     return found
 
 

@@ -18,7 +18,7 @@ from attrs.validators import gt, instance_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdiff_core import registry as registry_module
+from kdiff_core import lookup as lookup_module
 from kdiff_core.errors import (
     AmbiguousNameError,
     CapabilityError,
@@ -29,7 +29,7 @@ from kdiff_core.errors import (
 )
 from kdiff_core.hookspecs import hookimpl
 from kdiff_core.names import split_version
-from kdiff_core.registry import Entry, KdiffPluginWarning, Registry, normalise
+from kdiff_core.registry import KINDS, Entry, KdiffPluginWarning, Registry, normalise
 
 
 @frozen
@@ -115,7 +115,7 @@ def fixture_registry():
 @pytest.fixture(name="default")
 def fixture_default(monkeypatch):
     made = make()
-    monkeypatch.setattr(registry_module, "_default", made)
+    monkeypatch.setattr(lookup_module, "_default", made)
     return made
 
 
@@ -756,10 +756,10 @@ def test_preference_from_the_environment(install, monkeypatch):
 
 def test_look_up_while_loading(install):
     """A plugin that looks up a name on import is broken with that reason, and does not hang the program."""
-    install("eager", "from kdiff_core.registry import default_registry\ndefault_registry().list('sampler')")
+    install("eager", "from kdiff_core.lookup import default_registry\ndefault_registry().list('sampler')")
     registry = Registry()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry_module, "_default", registry)
+        patch.setattr(lookup_module, "_default", registry)
         with pytest.warns(KdiffPluginWarning, match="while the plugins are being loaded"):
             assert registry.list("sampler") == []
 
@@ -785,12 +785,12 @@ def test_threads_load_once(install):
 
 def test_functions_ask_the_default_registry(default):
     """The module's functions are those of the default registry."""
-    assert registry_module.default_registry() is default
-    assert registry_module.get_sampler("euler", s_churn=1.0) == Churn(Euler(), 1.0)
-    assert registry_module.get_schedule("karras") == {}
-    assert registry_module.get_modifier("tame", Euler()) == Tame(Euler())
-    assert registry_module.parse_label("DPM++ 2M Karras") == ("dpmpp_2m", "karras")
-    assert registry_module.list_plugins() == default.plugins()
+    assert lookup_module.default_registry() is default
+    assert lookup_module.get_sampler("euler", s_churn=1.0) == Churn(Euler(), 1.0)
+    assert lookup_module.get_schedule("karras") == {}
+    assert lookup_module.get_modifier("tame", Euler()) == Tame(Euler())
+    assert lookup_module.parse_label("DPM++ 2M Karras") == ("dpmpp_2m", "karras")
+    assert lookup_module.list_plugins() == default.plugins()
     lists = {
         "sampler": "samplers",
         "modifier": "modifiers",
@@ -801,22 +801,22 @@ def test_functions_ask_the_default_registry(default):
         "model": "models",
         "guidance": "guidance",
     }
-    assert set(lists) == set(registry_module.KINDS)
+    assert set(lists) == set(KINDS)
     for kind, name in lists.items():
-        assert getattr(registry_module, f"list_{name}")(hosts=True) == default.list(kind, hosts=True)
+        assert getattr(lookup_module, f"list_{name}")(hosts=True) == default.list(kind, hosts=True)
         with pytest.raises(UnknownNameError, match=f"no {kind} "):
-            getattr(registry_module, f"get_{kind}")("no such name")
+            getattr(lookup_module, f"get_{kind}")("no such name")
 
 
 def test_objects_pass(default):
     """A sampler itself is returned as it is; options beside it, its class and other objects are refused."""
     sampler = Heun()
-    assert registry_module.get_sampler(sampler) is sampler
+    assert lookup_module.get_sampler(sampler) is sampler
     with pytest.raises(ParameterError, match="'eta'"):
-        registry_module.get_sampler(sampler, eta=1.0)
+        lookup_module.get_sampler(sampler, eta=1.0)
     for wrong in (Heun, None, 3, object()):
         with pytest.raises(ParameterError, match="expected the name of a sampler"):
-            registry_module.get_sampler(wrong)
+            lookup_module.get_sampler(wrong)
 
 
 def test_importing_the_registry_loads_nothing():

@@ -10,12 +10,9 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from kdiff_core.errors import DenoiserError, ParameterError
-from kdiff_core.names import nearest, quoted
-from kdiff_core.protocols import PathName, Process
-from kdiff_core.registry import get_process
-from kdiff_core.state import wide
-
+from .errors import DenoiserError, ParameterError
+from .lookup import get_process
+from .names import nearest, quoted
 from .predictions import (
     ALIASES,
     INPUTS,
@@ -26,6 +23,8 @@ from .predictions import (
     Weights,
     table_place,
 )  # fmt: skip
+from .protocols import PathName, Process
+from .state import wide
 
 
 def _to_process(process: Process | str | None) -> Process:

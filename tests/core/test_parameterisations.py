@@ -15,9 +15,9 @@ from support import F64
 
 import kdiff_core as kd
 from kdiff_core.errors import CapabilityError, DenoiserError, ParameterError
+from kdiff_core.parameterisations import Parameterised
+from kdiff_core.predictions import INPUTS, PREDICTIONS, TIMES, table_level, table_place
 from kdiff_core.testing import Gaussian, check_denoiser
-from kdiff_sd.parameterisations import Parameterised
-from kdiff_sd.predictions import INPUTS, PREDICTIONS, TIMES, table_level, table_place
 from kdiff_sd.wrappers import FromEDM, FromKDiffusion, from_compvis, from_guided_diffusion
 
 law = settings(deadline=None, max_examples=max(8, settings().max_examples // 8))

@@ -1,0 +1,13 @@
+"""Entries of the Stable Diffusion adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdiff_core import Entry, hookimpl
+
+
+@hookimpl
+def kdiff_denoisers() -> Iterable[Entry]:
+    """Return the denoisers."""
+    return []

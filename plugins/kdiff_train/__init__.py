@@ -1,0 +1,1 @@
+"""Training and evaluation: losses, densities, data, augmentation, the trainer, checkpoints, metrics."""
