@@ -800,6 +800,12 @@ def test_functions_ask_the_default_registry(default):
         "denoiser": "denoisers",
         "model": "models",
         "guidance": "guidance",
+        "loss": "losses",
+        "density": "densities",
+        "dataset": "datasets",
+        "condition": "conditions",
+        "augmentation": "augmentations",
+        "features": "features",
     }
     assert set(lists) == set(KINDS)
     for kind, name in lists.items():
