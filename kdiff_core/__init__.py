@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .batching import Request as Request
     from .budget import spend as spend
     from .budget import steps_for as steps_for
+    from .captured import capture as capture
     from .context import Point as Point
     from .context import Prediction as Prediction
     from .context import StepContext as StepContext
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import KdiffError as KdiffError
     from .errors import PluginError as PluginError
     from .errors import UnknownNameError as UnknownNameError
+    from .estimate import memory as memory
     from .grid import Grid as Grid
     from .hookspecs import hookimpl as hookimpl
     from .inversion import invert as invert
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
     from .path import VE as VE
     from .path import Path as Path
     from .plans import Plan as Plan
+    from .preview import Preview as Preview
+    from .preview import fit_rgb as fit_rgb
     from .protocols import Denoiser as Denoiser
     from .protocols import NoiseSource as NoiseSource
     from .protocols import Process as Process
@@ -91,10 +95,12 @@ _MODULES = {
     "adaptive": ("AdaptiveSampler",),
     "batching": ("BatchRunner", "Request"),
     "budget": ("spend", "steps_for"),
+    "captured": ("capture",),
     "context": ("Point", "Prediction", "StepContext"),
     "engine": ("run",),
     "entry": ("Entry",),
     "errors": ("KdiffError", "PluginError", "UnknownNameError"),
+    "estimate": ("memory",),
     "grid": ("Grid",),
     "hookspecs": ("hookimpl",),
     "inversion": ("invert",),
@@ -104,6 +110,7 @@ _MODULES = {
     "noise": ("KeyedNoise", "noise_from", "start"),
     "path": ("FLOW", "VE", "Path"),
     "plans": ("Plan",),
+    "preview": ("Preview", "fit_rgb"),
     "protocols": ("Denoiser", "NoiseSource", "Process", "Sampler", "Schedule"),
     "lookup": (
         "default_registry", "get_augmentation", "get_condition", "get_dataset", "get_denoiser",

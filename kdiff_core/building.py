@@ -64,6 +64,15 @@ def build(entry: ResolvedEntry, args: Sequence[Any], options: Options) -> Any:
         PluginError: The factory cannot be imported, or does not take the entry's own defaults.
     """
     known = parameters(entry)
+    if entry.argument and entry.argument in entry.defaults and entry.argument in options:
+        raise ParameterError(
+            f"{entry}: {entry.argument}={options[entry.argument]!r:.60} is given by the name already; "
+            "leave it out"
+        )
+    if entry.argument and entry.argument not in {**entry.defaults, **options}:
+        raise ParameterError(
+            f"{entry} needs its {entry.argument} behind a colon: {entry.name}:{entry.argument.upper()}"
+        )
     if known is not None:
         if own := [name for name in entry.defaults if name not in known]:
             raise PluginError(f"{entry}: its factory has no option {quoted(own)}, which its defaults give")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from .chunking import Chunked
+from .compiling import Compiled, check_compile, compiled_run, refuse_beside_compiled_run
 from .errors import CapabilityError, NonFiniteError, ParameterError
 from .job import Done, Job, Seen, checkpoint_of, new_job, new_machine, resumed_job
+from .offload import parking_for
 from .recompute import checkpointed_step, run_step
 from .result import Checkpoint, Result, StepInfo, own
 from .sampler import StepSampler, check_needs
@@ -37,9 +40,18 @@ def run(
     stop: int | None = None,
     resume: Checkpoint | None = None,
     checkpoint_gradients: bool = False,
+    chunk: int | Literal["auto"] | None = None,
+    offload: bool = False,
+    compile: bool | str = False,
 ) -> Result:
     """Run a sampler; see `StepSampler.run`."""
     check_needs(sampler, denoiser)
+    if compile == "run":
+        refuse_beside_compiled_run(
+            callback=callback, progress=progress, trajectory=trajectory, stop=stop, resume=resume,
+            checkpoint_gradients=checkpoint_gradients, chunk=chunk, offload=offload,
+        )  # fmt: skip
+    denoiser = _wrapped(denoiser, chunk, compile)
     if callback is not None and not callable(callback):
         raise ParameterError(f"callback={callback!r:.40}: a callback is called with a StepInfo")
     if cond is not None and not isinstance(cond, Mapping):
@@ -51,37 +63,33 @@ def run(
     else:
         job = resumed_job(sampler, denoiser, x, sigmas, seed, noise, cond, resume)
     job.wants_states, job.checkpointed = callback is not None, checkpoint_gradients
-    if checkpoint_gradients and job.plan is None:
-        raise CapabilityError(
-            f"checkpoint_gradients: {job.name} has no plan whose steps could be repeated: {job.why_eager}"
-        )
+    job.offload = offload
+    _check_plan(job)
     if stop is not None:
         _check_stop(stop, job)
     states = [own(job.x, job.leaves)] if trajectory and resume is None else []
     if job.plan is not None:
         job.sigma_tensors(job.plan)
+    if compile == "run":
+        return compiled_run(job)
     with _Progress(progress, job):
-        return _loop(job, callback, states if trajectory else None, stop)
+        result = _loop(job, callback, states if trajectory else None, stop)
+    if isinstance(denoiser, Chunked):
+        result.info["chunk"] = denoiser.size
+    return result
 
 
 def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -> Result:
     """The loop over steps."""
     info = job.info
-    info |= {
-        "sampler": job.name,
-        "path": job.path.name,
-        "levels": job.levels,
-        "noise": job.source,
-        "traced": job.plan is not None,
-        "why_eager": job.why_eager,
-    }
+    info |= job.facts()
     initial = job.leaves
     end = initial if job.machine is None else job.machine.newest(job.finished)
     deferred: list[Tensor] = []
     total, every = job.total, 1 if callback is not None else LOOK_EVERY
     try:
-        for index, end, seen in _plan_steps(job) if job.plan is not None else _eager_steps(job):
-            done = index + 1
+        for index, last, seen in _plan_steps(job) if job.plan is not None else _eager_steps(job):
+            done, end = index + 1, last
             # The last step may forget the state that it began with: D alone is its end.
             if done % every == 0 or done >= total - 1 or done == stop:
                 _watch(job, end, initial, deferred)
@@ -91,9 +99,14 @@ def _loop(job: Job, callback: Any, states: list[Any] | None, stop: int | None) -
                 callback(_step_info(job, index, end, seen))
             if done == stop:
                 return Result(own(job.x, end), job.evaluations, states, info, checkpoint_of(job))
+            if job.offload:
+                end = initial
+                del last  # a step's end state is not held longer than the machine needs it
     except BaseException as error:  # hosts stop a run with exceptions of that kind too
         _annotate(error, job, end, states, info)
         raise
+    if job.machine is not None:
+        end = job.machine.newest(job.finished)
     if deferred and not all_finite(torch.stack(deferred).double()):
         _locate(job, initial, end)
     final = end if job.machine is None or job.machine.owns_result() else [leaf.clone() for leaf in end]
@@ -108,20 +121,22 @@ def _plan_steps(job: Job) -> Iterator[Done]:
         machine = job.machine = new_machine(job, job.plan)
     if job.wants_states:
         machine.hold_states()
-    registers = machine.registers
+    leaves = machine.leaves
+    machine.parking = parking_for(machine.device, job.offload)
     advance = checkpointed_step if job.checkpointed else run_step
     for index, (step, until) in enumerate(zip(job.plan.steps, job.plan.ends, strict=True)):
         if index < job.finished:
             continue
         job.step = index
+        machine.park(step.start)
         advance(job, machine, until)
         job.finished = index + 1
         seen = None
         if job.wants_states:
-            denoised = None if step.denoised is None else registers[step.denoised]
-            seen = Seen(step.sigma_hat, registers[step.x], denoised)
+            denoised = None if step.denoised is None else leaves(step.denoised)
+            seen = Seen(step.sigma_hat, leaves(step.x), denoised)
             machine.release_held()
-        yield index, registers[step.end], seen
+        yield index, leaves(step.end), seen
 
 
 def _eager_steps(job: Job) -> Iterator[Done]:
@@ -165,7 +180,7 @@ def _locate(job: Job, initial: Leaves, end: Leaves) -> None:
             job.sampler, job.name, job.denoiser, job.x, initial, job.levels, job.path, job.process, job.plan,
             job.source, job.cond,
         )  # fmt: skip
-    again.checked, again.sigmas = True, job.sigmas
+    again.checked, again.sigmas, again.offload = True, job.sigmas, job.offload
     try:
         with torch.no_grad():
             for index, state, _ in _plan_steps(again) if again.plan is not None else _eager_steps(again):
@@ -227,6 +242,30 @@ def _check_stop(stop: int, job: Job) -> None:
         raise ParameterError(f"stop={stop}: this run has {job.total} steps; give 1 to {job.total}")
     if stop <= job.finished:
         raise ParameterError(f"stop={stop}: the run that is resumed has done {job.finished} steps already")
+
+
+def _wrapped(denoiser: Any, chunk: Any, compile: Any) -> Any:
+    """The denoiser as the run calls it."""
+    check_compile(compile)
+    if compile and compile != "run":
+        denoiser = Compiled(denoiser)
+    return denoiser if chunk is None else Chunked(denoiser, chunk)
+
+
+def _check_plan(job: Job) -> None:
+    """Refuse what a run without a plan, or one that repeats its steps, cannot do."""
+    if job.checkpointed and job.plan is None:
+        raise CapabilityError(
+            f"checkpoint_gradients: {job.name} has no plan whose steps could be repeated: {job.why_eager}"
+        )
+    if job.offload and job.plan is None:
+        raise CapabilityError(
+            f"offload: {job.name} has no plan that says which states wait: {job.why_eager}; leave it out"
+        )
+    if job.offload and job.checkpointed:
+        raise CapabilityError(
+            "offload: with checkpoint_gradients states are kept for the way back; leave one of them out"
+        )
 
 
 class _Progress:

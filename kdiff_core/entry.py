@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from .errors import ParameterError
 from .names import normalise, split_version
@@ -32,6 +32,8 @@ HOOKS = {
     "augmentation": "kdiff_augmentations",
     "features": "kdiff_features",
 }
+# The entry that an ending of a file's name leads to, by kind; the file is its argument.
+SUFFIXES = {"denoiser": {".safetensors": "trained"}}
 # What reads a name that is a tuned file's, by kind.
 FILES = {
     "sampler": "kdiff_core.tuning.tuned:tuned_sampler",
@@ -65,6 +67,8 @@ class Entry:
         reference: The paper or the source it follows.
         defaults: Options given to the factory before the caller's own.
         version: Counts the changes of its numbers; ``NAME@1`` asks for version 1.
+        argument: Name of the option that is given behind a colon: of an entry "diffusers" with the argument
+            "path", ``diffusers:PATH`` is the entry with that path.
 
     Raises:
         ParameterError: An attribute is not as described.
@@ -77,6 +81,7 @@ class Entry:
     reference: str = ""
     defaults: Mapping[str, Any] = field(factory=dict, converter=_read_only, hash=False)
     version: int = 1
+    argument: str = ""
 
     def __attrs_post_init__(self) -> None:
         for name in (self.name, *self.aliases):
@@ -174,6 +179,14 @@ class ResolvedEntry(Entry):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r} of {self.plugin.distribution}"
+
+
+def with_argument(entry: ResolvedEntry, text: str) -> ResolvedEntry:
+    """Return an entry with its argument, under a name that leads to it; of a path from any folder."""
+    place = Path(text).expanduser()
+    text = str(place.absolute()) if place.exists() else text
+    defaults = {**entry.defaults, entry.argument: text}
+    return evolve(entry, name=f"{entry.name}:{text}", defaults=defaults)
 
 
 def is_file(kind: str, name: Any) -> bool:

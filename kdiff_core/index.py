@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
-from .entry import BUILTIN, HOOKS, Entry, PluginRecord, ResolvedEntry
+from .entry import BUILTIN, HOOKS, SUFFIXES, Entry, PluginRecord, ResolvedEntry, with_argument
 from .errors import AmbiguousNameError, KdiffError, PluginError, UnknownNameError
 from .loading import Found
 from .names import nearest, normalise, quoted, split_version
@@ -122,6 +122,8 @@ class Index:
         base, version = split_version(name)
         key = normalise(base)
         if (kind, key) not in self.owners:
+            if (found := self._with_argument(kind, base, version)) is not None:
+                return found
             raise self._unknown(kind, name, key)
         owner = self.winner(kind, key)
         if owner is None:
@@ -137,6 +139,18 @@ class Index:
             there = quoted(f"{base}@{v}" for v in sorted(kept))
             raise UnknownNameError(f"there is no version {version} of the {kind} {base!r}; there is {there}")
         return kept[version]
+
+    def _with_argument(self, kind: str, name: str, version: int | None) -> ResolvedEntry | None:
+        """Return the entry of a name with an argument behind a colon, or of a file by its ending."""
+        for colon in (i for i, letter in enumerate(name) if letter == ":" and name[i + 1 :].strip()):
+            if (kind, normalise(name[:colon])) in self.owners:
+                entry = self.find(kind, name[:colon] + ("" if version is None else f"@{version}"))
+                if entry.argument:
+                    return with_argument(entry, name[colon + 1 :].strip())
+        for suffix, owner in SUFFIXES.get(kind, {}).items():
+            if name.lower().endswith(suffix) and (kind, normalise(owner)) in self.owners:
+                return with_argument(self.find(kind, owner), name)
+        return None
 
     def canonical(self, entry: ResolvedEntry) -> str:
         """Return the shortest name that leads to `entry`: its own, with distribution or version if needed."""

@@ -60,6 +60,7 @@ class Job:
     origin: Checkpoint | None = None
     finished: int = 0
     checkpointed: bool = False
+    offload: bool = False
     like: tuple[Any, ...] = ()
     versioned: bool = True
     info: dict[str, Any] = field(factory=dict)
@@ -73,6 +74,17 @@ class Job:
     def total(self) -> int:
         """Number of steps."""
         return len(self.levels) - 1
+
+    def facts(self) -> dict[str, Any]:
+        """What a result says of its run."""
+        return {
+            "sampler": self.name,
+            "path": self.path.name,
+            "levels": self.levels,
+            "noise": self.source,
+            "traced": self.plan is not None,
+            "why_eager": self.why_eager,
+        }
 
     def sigma_tensors(self, plan: Plan) -> None:
         """Put the levels of all evaluations on the device, in one transfer for all runs of a plan."""
@@ -183,7 +195,8 @@ def checkpoint_of(job: Job, copy: bool = True) -> Checkpoint:
     """A run as it stands; its states are copied, unless the run is over."""
     machine = job.machine
     assert machine is not None
-    live = {r: [leaf.detach() for leaf in ls] for r, ls in enumerate(machine.registers) if ls is not None}
+    alive = [r for r, leaves in enumerate(machine.registers) if leaves is not None]
+    live = {r: [leaf.detach() for leaf in machine.leaves(r)] for r in alive}
     if copy:
         live = {r: [leaf.clone() for leaf in ls] for r, ls in live.items()}
     else:  # what belongs to the caller or to the model may change

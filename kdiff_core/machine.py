@@ -8,13 +8,15 @@ refers to its memory (a model that keeps its input, for example).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .combine import Recipe, combine, combine_recorded, recipe
 from .errors import DenoiserError
+from .offload import Fetching, Parking
 from .plans import Combine, Evaluate, Noise, Op, Plan
 from .state import Leaves
 
@@ -83,6 +85,8 @@ class Machine:
         position: Number of the operation that comes next.
         registers: The tensors of each live register, by register.
         recording: Whether gradients are recorded, so that no memory is reused.
+        parking: Keeps what waits for a later step on the CPU, if that is wanted.
+        parked: Registers that are there.
     """
 
     def __init__(self, plan: Plan, leaves: Leaves, draw: DrawInto) -> None:
@@ -103,11 +107,28 @@ class Machine:
         self.busy = False
         self._hold: set[int | None] = set()
         self._held: list[int] = []
+        self.device = leaves[0].device
+        self.parking: Parking | None = None
+        self.parked: set[int] = set()
 
     def leaves(self, register: int) -> Leaves:
-        """Return the tensors of a live register."""
+        """Return the tensors of a live register, on the device."""
         found: Leaves = self.registers[register]
+        if register in self.parked and self.parking is not None:
+            return [self.parking.fetch(leaf) for leaf in found]
         return found
+
+    def park(self, start: int) -> None:
+        """Move what waits for a later step to the CPU: all but the state that the next step starts from."""
+        if self.parking is None:
+            return
+        for register, leaves in enumerate(self.registers):
+            if leaves is None or register in self.parked or register == start:
+                continue
+            self.registers[register] = self.parking.park(leaves)
+            self.parked.add(register)
+            self.owned.discard(register)
+            self._addresses.difference_update(self._outputs.pop(register, ()))
 
     def advance(self, until: int) -> Evaluate | None:
         """Run up to the next model call.
@@ -164,13 +185,14 @@ class Machine:
         """Replace a register by a state that the host edited."""
         self.registers[register] = leaves
         self.owned.discard(register)
+        self.parked.discard(register)
         self._record_if_needed(leaves)
 
     def restore(self, position: int, registers: dict[int, Leaves]) -> None:
         """Go on from a checkpoint."""
         self.position = position
         self.registers = [registers.get(r) for r in range(len(self.registers))]
-        self.owned = set()
+        self.owned, self.parked = set(), set()
 
     def owns_result(self) -> bool:
         """Whether the final state is memory of the run's own, not the model's or the caller's."""
@@ -200,12 +222,16 @@ class Machine:
         chain, sources, over = update
         registers = self.registers
         if self.recording:
-            operands = zip(*(registers[r] for r in sources), strict=True)
+            operands = zip(*(self.leaves(r) for r in sources), strict=True)
             result = [combine_recorded(chain, parts) for parts in operands]
         else:
             result = self._buffer(over, registers[sources[0]])
             for i, target in enumerate(result):
-                combine(chain, [registers[r][i] for r in sources], target)
+                parts: Sequence[Tensor] = [registers[r][i] for r in sources]
+                if self.parked and self.parking is not None:
+                    parked = frozenset(n for n, r in enumerate(sources) if r in self.parked)
+                    parts = Fetching(parts, parked, self.parking)
+                combine(chain, parts, target)
         self.owned.add(register)
         if ends:
             self._free(ends)
@@ -217,7 +243,9 @@ class Machine:
             if register in self.owned and register not in self._hold:
                 self.owned.discard(register)
                 return self.leaves(register)
-        return self._pool.pop() if self._pool else [torch.empty_like(leaf) for leaf in like]
+        if self._pool:
+            return self._pool.pop()
+        return [torch.empty_like(leaf, device=self.device) for leaf in like]
 
     def _draw(self, op: Noise, ends: tuple[int, ...]) -> None:
         buffer = self._pool.pop() if self._fills and self._pool and not self.recording else None
@@ -238,9 +266,10 @@ class Machine:
 
     def _release(self, register: int) -> None:
         leaves, self.registers[register] = self.registers[register], None
+        self.parked.discard(register)
         if register not in self.owned:
             self._addresses.difference_update(self._outputs.pop(register, ()))
             return
         self.owned.discard(register)
-        if not self.recording and leaves is not None:
-            self._pool.append(leaves)
+        if not self.recording and self.parking is None and leaves is not None:
+            self._pool.append(leaves)  # with offload, memory that nobody needs is the model's to have

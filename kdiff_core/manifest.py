@@ -5,32 +5,26 @@ It is JSON: names and versions, the exact levels, the noise, the place. Nothing 
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import operator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import attrs
 
 from . import __version__
-from .errors import KdiffError, MissingExtraError, ParameterError
-from .files import write_whole
+from .begin import nameless, recorded, replayed
+from .errors import KdiffError, ParameterError
+from .guide import guide_entries
 from .lookup import default_registry, get_sampler, get_schedule
+from .manifest_file import VERSION, check, dumped, pillow, read_manifest, write_gif, write_npz, write_png
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from .registry import ResolvedEntry
     from .result import Result
     from .sample_job import SampleJob
     from .setup import Setup
-
-VERSION = 1
-PNG_KEY = "kdiff"
-NPZ_KEY = "kdiff_manifest"
 
 
 def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict[str, Any]:
@@ -53,13 +47,16 @@ def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict
         if setup.schedule is None
         else _described("schedule", setup.schedule_name, setup.schedule, job.schedule_options),
     }
-    nameless = [f"the {k} is the object {p['object']}" for k, p in parts.items() if p and "object" in p]
+    unnamed = [f"the {k} is the object {p['object']}" for k, p in parts.items() if p and "object" in p]
+    unnamed += nameless(job)
+    if not _is_json(job.guide_options):
+        unnamed.append(f"the guide's options have the object {dict(job.guide_options)!r}")
     return {
         "kdiff_manifest": VERSION,
         "kdiff": __version__,
         **_place(str(setup.like.device)),
-        "replayable": not nameless,
-        "why_not": "; ".join(nameless),
+        "replayable": not unnamed,
+        "why_not": "; ".join(unnamed),
         **parts,
         "path": setup.path,
         "levels": [float(level).hex() for level in setup.grid],
@@ -68,9 +65,15 @@ def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict
         "n": int(job.n),
         "label": job.label,
         "guidance": job.guidance,
+        "prompt": job.prompt,
+        "negative": job.negative,
+        "guide": None if job.guide is None else "+".join(map(_version_of, guide_entries(job.guide))),
+        "guide_options": {} if unnamed else _packed(dict(job.guide_options)),
+        **recorded(job),
         "dtype": job.dtype,
         "device": str(setup.like.device),
         "evaluations": None if result is None else result.evaluations,
+        "chunk": job.chunk,
         **more,
     }
 
@@ -83,7 +86,7 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
     """
     from .sample_job import SampleJob
 
-    _check(manifest, "the manifest")
+    check(manifest, "the manifest")
     if not manifest.get("replayable"):
         raise ParameterError(
             f"this run cannot be replayed: {manifest.get('why_not')}, which has no name in the registry; "
@@ -93,7 +96,7 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
         model, sampler, schedule = manifest["model"], manifest["sampler"], manifest["schedule"]
         return SampleJob(
             model=_versioned(model),
-            n=manifest["n"],
+            n=operator.index(manifest["n"]),
             sampler=_versioned(sampler),
             schedule=None if schedule is None else _versioned(schedule),
             steps=manifest["steps"],
@@ -101,12 +104,18 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
             index=manifest["noise"]["index"],
             label=manifest["label"],
             guidance=manifest["guidance"],
+            prompt=manifest.get("prompt"),
+            negative=manifest.get("negative"),
+            guide=manifest.get("guide"),
+            guide_options=_unpacked(manifest.get("guide_options", {})),
             device=manifest["device"],
             dtype=manifest["dtype"],
             levels=tuple(float.fromhex(level) for level in manifest["levels"]),
+            chunk=manifest.get("chunk"),
             model_options=_unpacked(model["options"]),
             sampler_options=_unpacked(sampler["options"]),
             schedule_options={} if schedule is None else _unpacked(schedule["options"]),
+            **replayed(manifest),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, KdiffError):
@@ -136,107 +145,6 @@ def data_change(manifest: Mapping[str, Any], setup: Setup) -> str:
         return ""
     where = setup.job.model_options.get("data")
     return f"the data of the model has changed: {where if isinstance(where, str) else setup.job.model}"
-
-
-def read_manifest(file: str | Path) -> dict[str, Any]:
-    """Read the manifest in a PNG, NPZ or GIF file.
-
-    Raises:
-        ParameterError: The file cannot be read, or carries none.
-    """
-    place = Path(file)
-    try:
-        text = _text(place)
-        manifest = json.loads(text) if text is not None else None
-    except (OSError, ValueError, SyntaxError, EOFError, BadZipFile, RecursionError) as error:
-        if isinstance(error, KdiffError):
-            raise
-        why = getattr(error, "strerror", None) or error
-        raise ParameterError(f"{place}: no manifest can be read: {why}") from error
-    if manifest is None:
-        raise ParameterError(f"{place}: carries no kdiff manifest; only files written by `kdiff sample` do")
-    _check(manifest, str(place))
-    found: dict[str, Any] = manifest
-    return found
-
-
-def write_png(file: str | Path, image: Image, manifest: Mapping[str, Any]) -> None:
-    """Write a picture that carries a manifest, whole or not at all."""
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    info.add_text(PNG_KEY, dumped(manifest))
-    data = io.BytesIO()
-    image.save(data, "PNG", pnginfo=info, optimize=True)
-    write_whole(file, data.getvalue())
-
-
-def write_npz(file: str | Path, arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Write arrays together with a manifest, whole or not at all."""
-    import numpy as np
-
-    data = io.BytesIO()
-    np.savez_compressed(data, **{**arrays, NPZ_KEY: np.array(dumped(manifest))})
-    write_whole(file, data.getvalue())
-
-
-def write_gif(file: str | Path, images: Sequence[Image], manifest: Mapping[str, Any], **options: Any) -> None:
-    """Write an animation that carries a manifest in its comment, whole or not at all."""
-    data = io.BytesIO()
-    comment = dumped(manifest).encode()
-    images[0].save(data, "GIF", save_all=True, append_images=images[1:], comment=comment, **options)
-    write_whole(file, data.getvalue())
-
-
-def dumped(manifest: Mapping[str, Any]) -> str:
-    """Return strict JSON, without NaN and Infinity, which other programs do not read."""
-    return json.dumps(manifest, allow_nan=False)
-
-
-def pillow() -> Any:
-    """Return the module `PIL.Image`.
-
-    Raises:
-        MissingExtraError: Pillow is not installed.
-    """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pictures need pillow: pip install 'kdiff-core[cli]'") from error
-    return Image
-
-
-def _text(place: Path) -> str | None:
-    """Return the JSON in a file, None if it has none."""
-    suffix = place.suffix.lower()
-    if suffix == ".json" and "kdiff_plan" in place.read_text(encoding="utf-8"):
-        raise ParameterError(
-            f"{place}: is a plan, which says what a sampler does but not with which model and seed; replay "
-            "the .png, .npz or .gif file that was written with it"
-        )
-    if suffix == ".npz":
-        import numpy as np
-
-        with place.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-            return str(stored[NPZ_KEY]) if NPZ_KEY in stored.files else None
-    if suffix == ".png":
-        with pillow().open(place, formats=["PNG"]) as image:
-            image.load()  # text may stand behind the pixels
-            text = image.text.get(PNG_KEY)
-            return None if text is None else str(text)
-    if suffix == ".gif":
-        with pillow().open(place, formats=["GIF"]) as image:
-            comment = image.info.get("comment", b"")
-            return comment.decode() if comment.startswith(b"{") else None
-    raise ParameterError(f"{place}: a manifest is in a .png, .npz or .gif file")
-
-
-def _check(manifest: Any, where: str) -> None:
-    version = manifest.get("kdiff_manifest") if isinstance(manifest, Mapping) else None
-    if version != VERSION:
-        raise ParameterError(
-            f"{where}: no manifest kdiff {__version__} can read: kdiff_manifest is {version!r}, not {VERSION}"
-        )
 
 
 def _model(setup: Setup) -> dict[str, Any]:
@@ -327,6 +235,10 @@ def _unpacked(value: Any) -> Any:
             return float(value["float"])
         return {key: _unpacked(one) for key, one in value.items()}
     return [_unpacked(one) for one in value] if isinstance(value, list) else value
+
+
+def _version_of(entry: ResolvedEntry) -> str:
+    return f"{entry.id}@{entry.version}"
 
 
 def _versioned(part: Mapping[str, Any]) -> str:

@@ -104,7 +104,8 @@ class KeyedNoise:
                     + (", or a single seed for the run" if name == "seed" else "")
                 )
 
-    def _samples(self, batch: int) -> list[tuple[int, int]]:
+    def samples(self, batch: int) -> list[tuple[int, int]]:
+        """Seed and number of each sample of a batch; raises as `check` does."""
         self.check(batch)
         one = isinstance(self.seed, int)
         seeds = [self.seed] * batch if isinstance(self.seed, int) else list(self.seed)
@@ -133,7 +134,7 @@ class KeyedNoise:
             key: Tells draws apart.
             uniform: Draw from [0, 1) in place of the standard normal distribution.
         """
-        samples = self._samples(out[0].shape[0])
+        samples = self.samples(out[0].shape[0])
         for number, target in enumerate(out):
             _fill(target, [struct.pack("<QqH", *sample, number) + key for sample in samples], uniform)
 
@@ -255,6 +256,8 @@ def start(
     seed: int | Sequence[int] | None = None,
     x0: Any = None,
     noise: Any = None,
+    variation_seed: int | Sequence[int] | None = None,
+    variation_strength: float = 0.0,
 ) -> Any:
     """The state at the first level of a grid: pure noise, or noised data for image to image.
 
@@ -265,8 +268,10 @@ def start(
         like: A state of the wanted shapes, dtypes and devices; its values are not read.
         path: ``"ve"`` or ``"flow"``.
         seed: Seed of the run, or one for each sample. Default 0.
-        x0: Data to start from, a state like `like`; default none (zero).
+        x0: Data to start from, a state like `like`, or of one row for all; default none (zero).
         noise: A noise source in place of `seed`.
+        variation_seed: Seed, or one for each sample, towards whose noise this one is turned.
+        variation_strength: How far, 0 to 1; see `kdiff_core.variation.varied`.
 
     Returns:
         ``alpha * x0 + sigma * noise``, a state like `like`.
@@ -275,7 +280,10 @@ def start(
         StateError: `like` or `x0` is no state, or they are not alike.
         GridError: A first level above 1 on a flow path.
         NoiseError: Both a seed and a source, or seeds that do not fit the batch.
+        ParameterError: A variation strength outside 0 to 1, or without a seed.
     """
+    from .variation import varied
+
     sigma = path_grid(sigmas, as_path(path))[0]
     leaves = check_like(like)
     source = choose_source(seed, noise, leaves[0].shape[0], default=0)
@@ -283,13 +291,14 @@ def start(
     if [n.shape for n in drawn] != [leaf.shape for leaf in leaves]:
         raise NoiseError(f"the noise source {source!r:.80} returned other shapes than those of `like`")
     drawn = [n.to(leaf) for n, leaf in zip(drawn, leaves, strict=True)]
+    drawn = varied(drawn, source, like, variation_seed, variation_strength)
     if x0 is None:
         return rebuild(like, [n * sigma for n in drawn])
     data = flatten_like(like, x0)
-    if [d.shape for d in data] != [leaf.shape for leaf in leaves]:
+    if any(d.shape not in (n.shape, (1, *n.shape[1:])) for d, n in zip(data, drawn, strict=True)):
         raise StateError(
             f"x0: shapes {[tuple(d.shape) for d in data]} beside {[tuple(leaf.shape) for leaf in leaves]} of "
-            "`like`; both must be equal"
+            "`like`; both must be equal, or x0 of one row for all samples"
         )
     alpha = as_path(path).alpha(sigma)
     return rebuild(like, [n * sigma + d.to(n) * alpha for n, d in zip(drawn, data, strict=True)])

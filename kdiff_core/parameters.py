@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from attrs import Attribute
+from attrs import Attribute, frozen
 
 from .errors import ParameterError
 
@@ -53,21 +53,35 @@ def fraction(instance: object, attribute: Attribute[Any], value: float) -> None:
         raise _refuse(instance, attribute, value, "above 0 and at most 1")
 
 
-def whole(least: int) -> Validator:
+@frozen
+class Whole:
+    """Accepts a whole number (an int, no bool) of at least `least`; `whole` makes it."""
+
+    least: int
+
+    def __call__(self, instance: object, attribute: Attribute[Any], value: Any) -> None:
+        """Accept the value, or raise."""
+        if type(value) is not int or value < self.least:
+            raise _refuse(instance, attribute, value, f"a whole number of at least {self.least}")
+
+
+@frozen
+class OneOf:
+    """Accepts one of some values, of their very type (1, not True or 1.0); `one_of` makes it."""
+
+    choices: tuple[Any, ...]
+
+    def __call__(self, instance: object, attribute: Attribute[Any], value: Any) -> None:
+        """Accept the value, or raise."""
+        if not any(type(value) is type(choice) and value == choice for choice in self.choices):
+            raise _refuse(instance, attribute, value, "one of " + ", ".join(map(repr, self.choices)))
+
+
+def whole(least: int) -> Whole:
     """Accept a whole number (an int, no bool) of at least `least`."""
-
-    def validate(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        if type(value) is not int or value < least:
-            raise _refuse(instance, attribute, value, f"a whole number of at least {least}")
-
-    return validate
+    return Whole(least)
 
 
-def one_of(*choices: Any) -> Validator:
+def one_of(*choices: Any) -> OneOf:
     """Accept one of some values, of their very type (1, not True or 1.0)."""
-
-    def validate(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise _refuse(instance, attribute, value, "one of " + ", ".join(map(repr, choices)))
-
-    return validate
+    return OneOf(choices)

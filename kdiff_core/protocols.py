@@ -32,8 +32,12 @@ class Denoiser(Protocol):
     made from, and options in place of those it was made with, such as an absolute path: what a manifest
     records). A guided denoiser also has ``predict(x, sigma, **cond)``, whose result has ``.denoised``
     (guided), ``.cond`` and ``.uncond``. One that can run with a part of it degraded has ``degraded(name,
-    **options)``, which returns that denoiser. For the conformance kit: ``batch_exact`` (a sample's output
-    does not depend on its batch by a single bit) and ``dtype`` (that a network computes in).
+    **options)``, which returns that denoiser. One that takes text has ``encode(texts)``, which returns the
+    conditions, a row for each text; a text None is what guidance leads away from where nothing is said. One
+    of latents has ``decode(x)``, which returns images ``(B, *decoded_shape)`` in ``value_range``, and where
+    it can ``encode_image(images)``, which returns the latents of such images. For the
+    conformance kit: ``batch_exact`` (a sample's output does not depend on its batch by a single bit) and
+    ``dtype`` (that a network computes in).
     """
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **cond: Any) -> torch.Tensor:

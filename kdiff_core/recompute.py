@@ -17,9 +17,9 @@ from .state import Leaves
 
 def run_step(job: Job, machine: Machine, until: int) -> None:
     """Run a plan up to a step's end."""
-    registers, advance, supply, evaluate = machine.registers, machine.advance, machine.supply, job.evaluate
+    leaves, advance, supply, evaluate = machine.leaves, machine.advance, machine.supply, job.evaluate
     while (op := advance(until)) is not None:
-        supply(op, evaluate(registers[op.x], op.sigma, op.outputs))
+        supply(op, evaluate(leaves(op.x), op.sigma, op.outputs))
         job.evaluations += 1
 
 

@@ -156,8 +156,9 @@ class Registry:
 
         Args:
             kind: One of `KINDS`.
-            name: A name, an alias, ``distribution:name`` or ``host:name``; with ``@2`` its second version. Of
-                samplers and schedules also the path of a tuned file, which ends in ``.json``.
+            name: A name, an alias, ``distribution:name`` or ``host:name``; with ``@2`` its second version; of
+                an entry with an argument ``name:argument``. Of samplers and schedules also the path of a
+                tuned file, which ends in ``.json``, of denoisers that of one in `entry.SUFFIXES`.
 
         Raises:
             UnknownNameError: No plugin offers it.

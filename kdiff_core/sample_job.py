@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from attrs import field, frozen
 from attrs.converters import optional
 
+from .begin import check_begin, comparable, known_of
 from .budget import steps_for
 from .entry import is_file
 from .errors import ParameterError
 from .grid import Grid
+from .guide import guided
 from .lookup import get_denoiser, get_guidance, get_sampler, get_schedule, parse_label
 from .path import as_path
-from .setup import Setup, at_least_one, device_of, dtype_of, label_condition, noise_range
+from .setup import Setup, at_least_one, device_of, dtype_of, label_condition, noise_range, text_condition
 
 if TYPE_CHECKING:
     from .protocols import Callback
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 # towards the data, where the detail is decided; at high noise a flow model's paths are nearly straight.
 DEFAULT_SCHEDULE = "karras"
 DEFAULT_STEPS = 20
+DEFAULT_SAMPLES = 16
 
 
 def _listed(value: Any) -> Any:
@@ -44,6 +47,10 @@ def _scale(value: Any) -> float:
         raise ParameterError(f"guidance={value!r:.40}: give a number, the scale; 1 is no guidance") from error
 
 
+def _number(value: int | None) -> int:
+    return value  # type: ignore[return-value]  # None is replaced when the job is made
+
+
 def _dtype_name(value: Any) -> str:
     return "float32" if value is None else str(value).removeprefix("torch.")
 
@@ -58,14 +65,14 @@ class SampleJob:
 
     Attributes:
         model: Name of a denoiser, or a denoiser.
-        n: Number of samples.
+        n: Number of samples. Default: one for each prompt, else 16.
         sampler: Name of a sampler, a label that names a schedule too, or a sampler.
         schedule: Name of a schedule, or a schedule. Default: the label's or the tuned file's, else "karras".
         steps: Number of steps. Default: 20, a tuned schedule's own, or what `evaluations` pays for.
         seed: Seed of the run, or one for each sample.
         index: Numbers of the samples, if they are not 0, 1, ...
         label: Class of all samples, or one for each, by number or by name; None: any.
-        guidance: Scale of classifier-free guidance; None: none.
+        guidance: Scale of the guidance; None: that of the `guide`, or no guidance.
         sigma_min: Lowest level above 0. Default: the process's, else the model's.
         sigma_max: Highest level. Default: likewise.
         device: Where to run. Default: where the model is, else the CPU.
@@ -75,6 +82,22 @@ class SampleJob:
         sampler_options: Options of the sampler's name.
         schedule_options: Options of the schedule's name.
         evaluations: Most calls of the (guided) model, in place of `steps`; see `kdiff_core.steps_for`.
+        prompt: Text of all samples, or one for each, for a model that takes text.
+        negative: Text that guidance leads away from, or one for each sample; None: no text.
+        guide: Name of the guidance, or several around each other, the first innermost ("cfg+rescale"). A
+            scale alone asks for "cfg".
+        guide_options: Options of the guidance, by ``name``, or ``kind.name`` where several kinds have it.
+        chunk: Most samples of a model call, or "auto": fewer where memory does not suffice. Default: all.
+        offload: Whether states that wait for a later step are kept on the CPU.
+        init: What to begin with: an image file, or an array or tensor in the data's range, for all samples or
+            for each. Without a mask it asks for a strength.
+        strength: How much of the way is gone, above 0 and at most 1; of a schedule's `steps` as
+            the schedule "strength" has it. Default: all of it.
+        mask: How much each place of `init` may change: a file (white: made anew, black: kept), or an array or
+            tensor from 0 to 1.
+        resize: Whether files of another size than the samples are scaled to cover them, and cut.
+        variation_seed: Seed, or one for each sample, towards whose noise the initial noise is turned.
+        variation_strength: How far, 0 to 1.
 
     Raises:
         ParameterError: `n`, `steps` or `evaluations` is no whole number of at least 1; or `evaluations` is
@@ -82,7 +105,7 @@ class SampleJob:
     """
 
     model: Any = "digits"
-    n: int = 16
+    n: int = field(default=None, converter=_number)
     sampler: Any = "dpmpp_2m"
     schedule: Any = None
     steps: int | None = None
@@ -99,8 +122,24 @@ class SampleJob:
     sampler_options: Mapping[str, Any] = field(factory=dict, hash=False)
     schedule_options: Mapping[str, Any] = field(factory=dict, hash=False)
     evaluations: int | None = None
+    prompt: str | tuple[str, ...] | None = field(default=None, converter=_listed)
+    negative: str | tuple[str, ...] | None = field(default=None, converter=_listed)
+    guide: str | None = None
+    guide_options: Mapping[str, Any] = field(factory=dict, hash=False)
+    chunk: int | Literal["auto"] | None = None
+    offload: bool = False
+    init: Any = field(default=None, eq=comparable)
+    strength: float | None = None
+    mask: Any = field(default=None, eq=comparable)
+    resize: bool = False
+    variation_seed: int | tuple[int, ...] | None = field(default=None, converter=_listed)
+    variation_strength: float = 0.0
 
     def __attrs_post_init__(self) -> None:
+        if self.n is None:
+            several = isinstance(self.prompt, tuple)
+            usual = DEFAULT_SAMPLES if self.prompt is None else len(self.prompt) if several else 1
+            object.__setattr__(self, "n", usual)
         at_least_one("n", self.n, "samples")
         if self.steps is not None:
             at_least_one("steps", self.steps, "steps")
@@ -111,6 +150,7 @@ class SampleJob:
                     f"evaluations={self.evaluations} decides the number of steps; leave out "
                     + ("the levels" if self.levels is not None else f"steps={self.steps}")
                 )
+        check_begin(self)
         numbers = self.index if isinstance(self.index, tuple) else () if self.index is None else ("",)
         if not all(isinstance(number, SupportsIndex) for number in numbers):
             raise ParameterError(
@@ -136,6 +176,7 @@ class SampleJob:
         """
         import torch
 
+        from .chunking import Chunked
         from .noise import KeyedNoise
 
         sampler_name, schedule_name = self._names()
@@ -153,13 +194,20 @@ class SampleJob:
         noise = KeyedNoise(self.seed, self.index)
         noise.check(self.n)
         cond = label_condition(model, self.label, self.n, where)
+        cond |= text_condition(model, "prompt", self.prompt, self.n)
         schedule, grid = self._grid(schedule_name, model, sampler)
         like = torch.empty((self.n, *shape), dtype=dtype_of(self.dtype), device=where)
-        guided = self._guided(model)
+        denoiser, x0 = guided(self, model), None
+        if self.chunk is not None:  # inside of what knows something of each sample
+            denoiser = Chunked(denoiser, self.chunk)
+        if self.init is not None:
+            x0, mask = known_of(model, self.init, self.mask, like, self.resize)
+            denoiser = denoiser if mask is None else get_guidance("inpaint", denoiser, x0, mask)
         path = as_path(getattr(model, "path", "ve")).name
         return Setup(
-            self, guided, model, sampler, sampler_name, schedule, schedule_name, grid, path, noise, cond, like
-        )
+            self, denoiser, model, sampler, sampler_name, schedule, schedule_name, grid, path, noise, cond,
+            like, x0,
+        )  # fmt: skip
 
     def run(
         self, callback: Callback | None = None, progress: bool = False, trajectory: bool = False
@@ -197,8 +245,12 @@ class SampleJob:
         process = getattr(model, "process", None)
         low, high = noise_range(model, process, self.sigma_min, self.sigma_max)
 
+        partly = schedule
+        if self.strength is not None:
+            partly = get_schedule("strength", schedule=schedule, strength=self.strength)
+
         def levels(steps: int) -> Grid:
-            found: Grid = schedule(steps, sigma_min=low, sigma_max=high, process=process)
+            found: Grid = partly(steps, sigma_min=low, sigma_max=high, process=process)
             return found
 
         if self.evaluations is None:
@@ -207,12 +259,3 @@ class SampleJob:
         path = as_path(getattr(model, "path", "ve"))
         steps = steps_for(sampler, self.evaluations, path=path, process=process, schedule=levels)
         return schedule, levels(steps)
-
-    def _guided(self, model: Any) -> Any:
-        if self.guidance is None:
-            return model
-        if self.label is None:
-            raise ParameterError(
-                f"guidance={self.guidance} without a label: no class to guide to; give label= (--class)"
-            )
-        return get_guidance("cfg", model, scale=self.guidance)

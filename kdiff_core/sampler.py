@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import CapabilityError, GridError, ParameterError, TraceError
 from .grid import Grid
@@ -143,6 +143,9 @@ class StepSampler:
         stop: int | None = None,
         resume: Checkpoint | None = None,
         checkpoint_gradients: bool = False,
+        chunk: int | Literal["auto"] | None = None,
+        offload: bool = False,
+        compile: bool | Literal["model", "run"] = False,
     ) -> Result:
         """Sample, and return everything about the run.
 
@@ -161,6 +164,12 @@ class StepSampler:
             resume: Go on from a checkpoint, in place of `x` and `sigmas`.
             checkpoint_gradients: Where gradients are recorded, keep a few states for each step and compute
                 the rest again on the way back: the memory of one step's activations, at twice the calls.
+            chunk: Most samples of a model call, or "auto": the whole batch, and half as many each time that
+                memory does not suffice; see `kdiff_core.chunking.Chunked`.
+            offload: Keep states that wait for a later step on the CPU. It changes no bit, and on the CPU
+                nothing.
+            compile: "model" or True compiles the denoiser with `torch.compile`, "run" the whole run: a
+                plan and a model that torch can trace, without callbacks, stops and the like.
 
         Raises:
             GridError: Noise levels that are empty, rising, repeated, negative or not finite.
@@ -187,6 +196,9 @@ class StepSampler:
             stop=stop,
             resume=resume,
             checkpoint_gradients=checkpoint_gradients,
+            chunk=chunk,
+            offload=offload,
+            compile=compile,
         )
 
     def __call__(self, denoiser: Denoiser, x: Any, sigmas: Any, **options: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import ParameterError
 from .grid import Grid
@@ -39,7 +39,7 @@ def plan(sampler: Any, sigmas: Any, path: PathName | Path = "ve", process: Proce
 
 def sample(
     model: Any = "digits",
-    n: int = 16,
+    n: int | None = None,
     *,
     sampler: Any = "dpmpp_2m",
     schedule: Any = None,
@@ -56,6 +56,18 @@ def sample(
     callback: Callback | None = None,
     trajectory: bool = False,
     evaluations: int | None = None,
+    prompt: str | Sequence[str] | None = None,
+    negative: str | Sequence[str] | None = None,
+    guide: str | None = None,
+    guide_options: Mapping[str, Any] | None = None,
+    init: Any = None,
+    strength: float | None = None,
+    mask: Any = None,
+    resize: bool = False,
+    variation_seed: int | Sequence[int] | None = None,
+    variation_strength: float = 0.0,
+    chunk: int | Literal["auto"] | None = None,
+    offload: bool = False,
 ) -> Any:
     """Sample from a model, everything by name. No gradient is recorded.
 
@@ -63,7 +75,7 @@ def sample(
 
     Args:
         model: Name of a denoiser, or a denoiser that says its ``sample_shape``.
-        n: Number of samples.
+        n: Number of samples. Default: one for each prompt, else 16.
         sampler: A name, a label that names a schedule too ("DPM++ 2M Karras"), or a sampler.
         schedule: A name, a schedule, or the levels themselves, whose number then decides the steps.
             Default: the label's, else "karras", on VE and on flow.
@@ -72,7 +84,8 @@ def sample(
         index: Numbers of the samples, `n` of them, if they are not 0, 1, ...
         label: Class of all samples, or one for each, by number (-1: any) or by a name that the model has for
             it. Default: any.
-        guidance: Scale of classifier-free guidance towards the label. Default: none.
+        guidance: Scale of the guidance towards the label or the prompt. Default: that of the `guide`, or no
+            guidance.
         sigma_min: Lowest level above 0. Default: of the model's process, else of the model.
         sigma_max: Highest level. Default: likewise.
         device: Default: where the model is, else the CPU.
@@ -81,10 +94,25 @@ def sample(
         callback: Called with a `StepInfo` at the end of each step; may raise to stop.
         trajectory: Return the states at all levels.
         evaluations: Most calls of the (guided) model, in place of `steps`; see `kdiff_core.steps_for`.
+        prompt: Text of all samples, or one for each, for a model that takes text.
+        negative: Text that guidance leads away from, or one for each sample. Default: no text.
+        guide: Name of the guidance, or several around each other, the first innermost ("cfg+rescale").
+            Default: "cfg" where a scale is given.
+        guide_options: Options of the guidance, by ``name``, or ``kind.name`` where several kinds have it.
+        init: What to begin with: an image file, or an array or tensor in the data's range, for all samples or
+            for each. Without a mask it asks for a strength.
+        strength: How much of the way is gone, above 0 and at most 1. Default: all of it.
+        mask: How much each place of `init` may change: a file (white: made anew, black: kept), or an array or
+            tensor from 0 to 1.
+        resize: Whether files of another size than the samples are scaled to cover them, and cut.
+        variation_seed: Seed, or one for each sample, towards whose noise the initial noise is turned.
+        variation_strength: How far, 0 to 1.
+        chunk: Most samples of a model call, or "auto": fewer where memory does not suffice. Default: all.
+        offload: Keep states that wait for a later step on the CPU.
 
     Returns:
-        The samples, ``(n, ...)``; with `trajectory`, the states at all levels, ``(levels, n, ...)``, the
-        last of which are the samples.
+        The samples, ``(n, ...)``: images, where the model decodes its states to them. With `trajectory`, the
+        states at all levels, ``(levels, n, ...)``, of which the last are the samples or what is decoded.
 
     Raises:
         ParameterError: An argument is out of its range; nothing has been run.
@@ -97,11 +125,14 @@ def sample(
         steps = grid.steps if evaluations is None else steps
     job = SampleJob(
         model, n, sampler, schedule, steps, seed, index, label, guidance, sigma_min, sigma_max,
-        device, dtype, levels, evaluations=evaluations,
+        device, dtype, levels, evaluations=evaluations, prompt=prompt, negative=negative, guide=guide,
+        guide_options=guide_options or {}, init=init, strength=strength, mask=mask, resize=resize,
+        variation_seed=variation_seed, variation_strength=variation_strength, chunk=chunk, offload=offload,
     )  # fmt: skip
-    result = job.run(callback, progress, trajectory)
+    setup = job.setup()
+    result = setup.run(callback, progress, trajectory)
     if result.trajectory is None:
-        return result.x
+        return setup.decoded(result.x)
     import torch
 
     return torch.stack(result.trajectory)

@@ -12,6 +12,7 @@ from .names import quoted
 if TYPE_CHECKING:
     import torch
 
+    from .estimate import MemoryEstimate
     from .noise import KeyedNoise
     from .plans import Plan
     from .protocols import Callback
@@ -35,6 +36,7 @@ class Setup(NamedTuple):
         noise: Source of the initial and of the step noise.
         cond: The model's conditions.
         like: A state of the run's shape, dtype and device; its values mean nothing.
+        x0: The data to begin with, or None.
     """
 
     job: SampleJob
@@ -49,6 +51,7 @@ class Setup(NamedTuple):
     noise: KeyedNoise
     cond: dict[str, Any]
     like: torch.Tensor
+    x0: torch.Tensor | None = None
 
     def plan(self) -> Plan | None:
         """What the sampler will do, or None if that is not known beforehand."""
@@ -59,6 +62,25 @@ class Setup(NamedTuple):
         except TraceError:
             return None
         return plan
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of a sample, that of an image where the model decodes its states to one."""
+        decoded = getattr(self.model, "decoded_shape", None)
+        return tuple(self.like.shape[1:]) if decoded is None else tuple(decoded)
+
+    def decoded(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the samples of states, ``(B, ...)``: what the model decodes them to, one by one.
+
+        Decoded together they would need much memory, and could depend on their batch by a bit.
+        """
+        import torch
+
+        decode = getattr(self.model, "decode", None)
+        if not callable(decode):
+            return x
+        with torch.no_grad():
+            return torch.cat([decode(one[None]) for one in x])
 
     def run(
         self, callback: Callback | None = None, progress: bool = False, trajectory: bool = False
@@ -78,7 +100,11 @@ class Setup(NamedTuple):
             raise CapabilityError(
                 f"{self.sampler!r} has no run(...); only samplers built on StepSampler do here"
             )
-        x = start(self.grid, self.like, self.path, noise=self.noise)
+        job = self.job
+        x = start(
+            self.grid, self.like, self.path, x0=self.x0, noise=self.noise,
+            variation_seed=job.variation_seed, variation_strength=job.variation_strength,
+        )  # fmt: skip
         with torch.no_grad():
             result: Result = self.sampler.run(
                 self.denoiser,
@@ -89,8 +115,26 @@ class Setup(NamedTuple):
                 callback=callback,
                 progress=progress,
                 trajectory=trajectory,
+                offload=job.offload,
             )
+        if job.mask is not None:  # some samplers end a little above level 0
+            result.x = self.denoiser.restored(result.x)
+            if result.trajectory is not None:
+                result.trajectory[-1] = result.x
         return result
+
+    def memory(self) -> MemoryEstimate:
+        """What the run will need at its peak; see `kdiff_core.memory`. Decoding is not counted.
+
+        Raises:
+            CapabilityError: The sampler has no plan, or the model reads values.
+        """
+        from .estimate import memory
+
+        plan = self.plan()
+        if plan is None:
+            raise CapabilityError(f"{self.sampler!r} has no plan, whose states could be counted")
+        return memory(plan, self.like, self.denoiser, cond=self.cond, offload=self.job.offload)
 
 
 def noise_range(
@@ -143,6 +187,37 @@ def dtype_of(name: str) -> torch.dtype:
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ParameterError(f"dtype={name!r}: give 'float32', 'float64', 'bfloat16' or 'float16'")
+    return found
+
+
+def text_condition(model: Any, name: str, text: Any, n: int) -> dict[str, Any]:
+    """Return the condition that asks for a text, or one for each sample, of a model that takes text.
+
+    Args:
+        model: The denoiser.
+        name: What the text is, "prompt" or "negative".
+        text: One for all, one for each, or None. Without a prompt there is no condition; a negative one of
+            None is what the model takes for no text.
+        n: Number of samples.
+
+    Raises:
+        ParameterError: The model takes no text, or needs one; or their number is wrong.
+    """
+    encode = getattr(model, "encode", None)
+    if not callable(encode):
+        if text is not None:
+            raise ParameterError(f"{name}={text!r:.40}: the model takes no text; leave it out")
+        return {}
+    if text is None and name == "prompt":
+        raise ParameterError("the model needs a text: give prompt= (--prompt); '' is none")
+    texts = list(text) if isinstance(text, tuple) else [text] * n
+    if len(texts) != n:
+        raise ParameterError(f"{name}: {len(texts)} given for n={n} samples; give one text, or one for each")
+    if wrong := [
+        each for each in texts if not isinstance(each, str) and (each is not None or name == "prompt")
+    ]:
+        raise ParameterError(f"{name}={wrong[0]!r:.40}: give a text")
+    found: dict[str, Any] = encode(texts)
     return found
 
 

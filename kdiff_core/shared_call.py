@@ -48,7 +48,7 @@ class Pending:
         """What the model returned, or raise what it raised."""
         if self.error is not None:
             raise self.error
-        outputs = [rebuild(self.x, _joined(list(leaves))) for leaves in zip(*self.parts, strict=True)]
+        outputs = [rebuild(self.x, joined(list(leaves))) for leaves in zip(*self.parts, strict=True)]
         return Prediction(*outputs) if self.method else outputs[0]
 
 
@@ -66,7 +66,7 @@ class Share(NamedTuple):
     def of(self, value: Any) -> Leaves:
         """Of a state or of conditions the tensors that have a row for each sample, these rows of them."""
         found: Leaves = []
-        _mapped(value, self.pending.size, lambda leaf: found.append(leaf) or leaf)  # type: ignore[func-returns-value]
+        map_rows(value, self.pending.size, lambda leaf: found.append(leaf) or leaf)  # type: ignore[func-returns-value]
         if self.rows == self.pending.size:
             return found
         return [leaf[self.start : self.start + self.rows] for leaf in found]
@@ -101,11 +101,11 @@ def _merged(shares: list[Share], name: str) -> Any:
     value = getattr(first.pending, name)
     if len(shares) == 1 and first.rows == first.pending.size:
         return value
-    joined = iter(_joined([share.of(getattr(share.pending, name)) for share in shares]))
-    return _mapped(value, first.pending.size, lambda leaf: next(joined))
+    whole = iter(joined([share.of(getattr(share.pending, name)) for share in shares]))
+    return map_rows(value, first.pending.size, lambda leaf: next(whole))
 
 
-def _joined(parts: list[Leaves]) -> Leaves:
+def joined(parts: list[Leaves]) -> Leaves:
     """Lists of tensors, put together row by row."""
     return [torch.cat(column) for column in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
 
@@ -129,16 +129,16 @@ def _kind(value: Any, size: int) -> Hashable:
     return ("same object", id(value))
 
 
-def _mapped(value: Any, size: int, change: Callable[[Tensor], Tensor]) -> Any:
+def map_rows(value: Any, size: int, change: Callable[[Tensor], Tensor]) -> Any:
     """The same nest, its tensors that have a row for each sample changed, in a fixed order."""
     if isinstance(value, Tensor):
         return change(value) if _has_rows(value, size) else value
     if isinstance(value, dict):
-        return type(value)((key, _mapped(value[key], size, change)) for key in sorted(value))
+        return type(value)((key, map_rows(value[key], size, change)) for key in sorted(value))
     if isinstance(value, (list, tuple)):
-        items = [_mapped(item, size, change) for item in value]
+        items = [map_rows(item, size, change) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{n: _mapped(getattr(value, n), size, change) for n in names})
+        return dataclasses.replace(value, **{n: map_rows(getattr(value, n), size, change) for n in names})
     return value

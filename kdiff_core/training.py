@@ -1,5 +1,7 @@
 """What a plugin implements for training: `Dataset`, `Density`, `TrainingLoss`, `Augmentation`, `Features`.
 
+And `Condition`, by which a network is told more than the noise level.
+
 All randomness comes in as numbers that the caller drew by a key, so that what happens to the n-th image of a
 run is the same after a resume, for any number of processes, and however many workers load data.
 """
@@ -87,6 +89,35 @@ class Augmentation(Protocol):
         Args:
             x: Images.
             u: Uniform numbers in ``[0, 1)``, ``(B, draws)``; a sample's own decide what happens to it.
+        """
+        ...
+
+
+@runtime_checkable
+class Condition(Protocol):
+    """A module that turns what a network is told into what it can use.
+
+    Its factory gets ``width=``, the width of the network's embedding, and the options in its config.
+    Optional attributes: ``channels``, the number of channels, if it yields any; ``also``, further keywords
+    that it wants, such as that of a mask.
+
+    Attributes:
+        yields: What it returns: any of "embedding", "tokens", "channels".
+    """
+
+    yields: tuple[str, ...]
+
+    def __call__(self, value: Any, x: Tensor, **also: Any) -> Mapping[str, Tensor]:
+        """Return any of these, by name.
+
+        ``"embedding"``, ``(B, width)``, is added to the embedding of the time; ``"tokens"``, ``(B, T,
+        width)``, with ``"mask"``, ``(B, T)``, true where a token counts, is for cross-attention;
+        ``"channels"``, ``(B, channels, *spatial)``, is put beside the state.
+
+        Args:
+            value: What the network was given; None stands for the null value, as a sample's own null does.
+            x: State, ``(B, C, *spatial)``.
+            **also: What was given by the further keywords.
         """
         ...
 

@@ -87,7 +87,7 @@ FAMILIES = {
     ),
     "distilled": Family("Distilled models", ("lcm", "tcd"), ()),
     "cfg_pp": Family("CFG++", ("cfg_pp",), ()),
-    "modifiers": Family("Modifiers", ("restart", "churn"), ()),
+    "modifiers": Family("Modifiers", ("restart", "repaint", "churn"), ()),
 }  # fmt: skip
 
 

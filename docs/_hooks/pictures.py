@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from attrs import frozen
 from mkdocs.structure.files import File, Files
 
@@ -85,7 +86,28 @@ def schedules() -> Any:
     return draw_levels({name: kd.get_schedule(name)(12, process=process) for name in names})
 
 
-PICTURES: dict[str, Callable[[], Any]] = {"schedules": schedules, "order": order, "variance": variance}
+def inpainting() -> Any:
+    """A digit, its known half, and four completions of it."""
+    digit = kd.sample("digits", n=1, label=3, seed=5)
+    mask = torch.zeros(8, 8)
+    mask[:, 4:] = 1
+    completed = kd.sample("digits", n=4, init=digit, mask=mask)
+    shown = torch.cat([digit, digit * (1 - mask), completed])[:, 0].clamp(-1, 1)
+    found, places = blank(6)
+    found.set_size_inches(9, 1.9)
+    for axes, image, title in zip(places, shown, ["A three", "What is known"] + 4 * [""], strict=True):
+        axes.imshow(image.numpy(), cmap="gray", vmin=-1, vmax=1)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    return found
+
+
+PICTURES: dict[str, Callable[[], Any]] = {
+    "schedules": schedules,
+    "order": order,
+    "variance": variance,
+    "inpainting": inpainting,
+}
 
 
 def on_files(files: Files, config: Any) -> Files:

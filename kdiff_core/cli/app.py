@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import KdiffError
-from . import check, explain, listing, plot, sample, tune
+from . import check, explain, hosts, listing, plot, sample, tune
 from .console import console
 
 HELP = """Diffusion samplers, schedules and models by name.
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 sample.add_to(app)
 listing.add_to(app)
+hosts.add_to(app)
 explain.add_to(app)
 check.add_to(app)
 plot.add_to(app)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..building import added_options, parameters
 from ..entry import is_file
 from ..errors import ParameterError
+from ..guide import guide_entries, shared_out
 from ..lookup import default_registry, parse_label
 from ..sample_job import DEFAULT_SCHEDULE
 
@@ -39,14 +40,29 @@ def check_file(file: Path | None, allowed: tuple[str, ...]) -> None:
         raise ParameterError(f"{file}: the folder {file.parent} cannot be written to")
 
 
-def check_options(given: dict[str, Options], model: str, sampler: str, schedule: str | None) -> None:
+def check_distinct(files: dict[str, Path | None]) -> None:
+    """Refuse one file that is given by two options.
+
+    Raises:
+        ParameterError: It names the two.
+    """
+    options: dict[Path, str] = {}
+    for option, file in files.items():
+        if file is not None and (first := options.setdefault(file.absolute(), option)) != option:
+            raise ParameterError(f"{first} and {option} are both {file}; give them different names")
+
+
+def check_options(
+    given: dict[str, Options], model: str, sampler: str, schedule: str | None, guide: str | None = None
+) -> None:
     """Refuse options that are missing, or that belong to another part of the run.
 
     Args:
-        given: Options by "sampler", "schedule" and "model".
+        given: Options by "sampler", "schedule", "model" and "guide".
         model: Name of the model.
         sampler: Name of the sampler, or a label.
         schedule: Name of the schedule, if one is given.
+        guide: Names of the guidance, if they are given.
 
     Raises:
         ParameterError: The message has the ``--set`` to write.
@@ -64,6 +80,10 @@ def check_options(given: dict[str, Options], model: str, sampler: str, schedule:
         _check_owner(entries, given["sampler"])
     for part, entry in entries.items():
         _check_missing(part, entry, given[part])
+    if guide is not None:
+        kinds = guide_entries(guide)
+        for entry, own in zip(kinds, shared_out(kinds, given["guide"]), strict=True):
+            _check_missing("guide", entry, own)
 
 
 def _check_owner(entries: dict[str, ResolvedEntry], given: Options) -> None:
@@ -84,7 +104,10 @@ def _check_owner(entries: dict[str, ResolvedEntry], given: Options) -> None:
 
 def _check_missing(part: str, entry: ResolvedEntry, given: Options) -> None:
     prefix = "" if part == "sampler" else f"{part}."
-    for option, parameter in (parameters(entry) or {}).items():
+    known = list((parameters(entry) or {}).items())
+    for option, parameter in known[1:] if part == "guide" else known:  # the first is what it guides
+        if option == entry.argument:
+            continue  # it is refused with the name to write
         if parameter.default is inspect.Parameter.empty and option not in {**entry.defaults, **given}:
             value = _PLACEHOLDERS.get(option, "VALUE")
             raise ParameterError(f"{entry.name} needs {option}: give it with --set {prefix}{option}={value}")

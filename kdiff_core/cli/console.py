@@ -101,29 +101,35 @@ def complete(*kinds: str) -> Callable[[str], list[str]]:
     return names
 
 
-def parse_options(words: Iterable[str]) -> dict[str, Options]:
+def parse_options(
+    words: Iterable[str], owners: Sequence[str] = ("sampler", "schedule", "model")
+) -> dict[str, Options]:
     """Read ``--set`` options.
 
     Args:
         words: ``key=value`` for the sampler, ``schedule.key=value`` and ``model.key=value`` for those. Values
-            are Python literals; what is none is a string.
+            are Python literals; what is none is a string. For "guide" also ``guide.name.key=value``, whose
+            option keeps the name.
+        owners: Whom options can be for; the first is that of a key without an owner.
 
     Returns:
-        The options of "sampler", "schedule" and "model".
+        The options of each owner.
 
     Raises:
         ParameterError: A word without "=", or for something else.
     """
-    found: dict[str, Options] = {"sampler": {}, "schedule": {}, "model": {}}
+    found: dict[str, Options] = {owner: {} for owner in owners}
     for word in words:
         key, equals, value = word.partition("=")
-        owner, dot, name = key.strip().rpartition(".")
-        if not equals or not name.isidentifier() or (dot and owner not in found):
+        owner, _, name = key.strip().partition(".") if "." in key else (owners[0], "", key.strip())
+        inner, _, option = name.rpartition(".")
+        fits = owner in found and option.isidentifier() and (not inner or owner == "guide")
+        if not equals or not fits:
             raise ParameterError(
                 f"--set {word!r}: write key=value, such as --set s_churn=40, --set schedule.rho=5 "
                 "or --set model.path=flow"
             )
-        found[owner or "sampler"][name] = _literal(value.strip())
+        found[owner][name] = _literal(value.strip())
     return found
 
 

@@ -38,14 +38,20 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int] | None:
 
 def require_image(setup: Setup, file: Path) -> None:
     """Raise `ParameterError` unless the samples are images."""
-    shape = tuple(setup.like.shape[1:])
+    shape = setup.sample_shape
     if image_shape(shape) is None:
         raise ParameterError(f"{file}: a sample of shape {shape} is no image; write an .npz file instead")
 
 
 def grid(setup: Setup, result: Result, columns: int | None) -> Image:
-    """Return all samples in a grid, as square as can be unless the number of columns is given."""
+    """Return all samples in a grid, as square as can be unless the number of columns is given.
+
+    One image that was decoded from latents is that image, as large as it is.
+    """
     pixels = _pixels(setup, result.x)
+    if len(pixels) == 1 and hasattr(setup.model, "decode"):
+        image: Image = pillow().fromarray(pixels[0]).convert("RGB")
+        return image
     return _sheet(pixels, min(columns or math.ceil(math.sqrt(len(pixels))), len(pixels)))
 
 
@@ -84,7 +90,7 @@ def _frames(setup: Setup, result: Result) -> list[Pixels]:
 def _pixels(setup: Setup, x: Any) -> Pixels:
     """Return ``(n, H, W, 1 or 3)`` of 8 bits."""
     low, high = getattr(setup.denoiser, "value_range", None) or (-1.0, 1.0)
-    values = x.detach().double().cpu().numpy()
+    values = setup.decoded(x).detach().double().cpu().numpy()
     values = values[:, None] if values.ndim == 3 else values
     unit = np.clip((values - low) / (high - low), 0, 1)
     pixels: Pixels = np.rint(unit * 255).astype(np.uint8).transpose(0, 2, 3, 1)

@@ -10,17 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ParameterError
-from .checks import check_file, check_options
-from .console import complete, console, parse_options, say
+from . import sample_options as given
+from .checks import check_distinct, check_file, check_options
+from .console import console, parse_options, say
+from .outputs import (
+    OUTPUTS,
+    PREVIEWS,
+    REPLAYED,
+    SHEETS,
+    plan_of,
+    preview_of,
+    same,
+    write,
+    write_plan,
+    write_trajectory,
+)
 
 if TYPE_CHECKING:
-    from ..result import Result
+    from ..protocols import Callback
+    from ..result import Result, StepInfo
     from ..sample_job import SampleJob
     from ..setup import Setup
 
-_OUTPUTS = (".png", ".npz")
-_REPLAYED = (".png", ".npz", ".gif")
-_SHEETS = (".png", ".gif")
+_SAMPLES = 64  # without prompts, each of which asks for one
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,88 +42,81 @@ def add_to(app: typer.Typer) -> None:
 
 
 def sample(
-    model: Annotated[
-        str,
-        typer.Argument(help="A model; `kdiff denoisers` lists them.", autocompletion=complete("denoiser")),
-    ] = "digits",
-    sampler: Annotated[
-        str,
-        typer.Option(
-            "--sampler",
-            "-s",
-            help='A sampler, or a label such as "DPM++ 2M Karras".',
-            autocompletion=complete("sampler"),
-        ),
-    ] = "dpmpp_2m",
-    schedule: Annotated[
-        str | None,
-        typer.Option(help="A noise schedule. Default: karras.", autocompletion=complete("schedule")),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps. Default: 20.")] = None,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Most calls of the (guided) model, in place of --steps.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Sample i of a seed is the same whatever else there is.")
-    ] = 0,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of samples.")] = 64,
-    label: Annotated[
-        str | None,
-        typer.Option("--class", help="Class of the samples, a number or a name. Default: any."),
-    ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Scale of the guidance to the class.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: where the model is.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the states.")] = "float32",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="A .png picture or an .npz array. Default: MODEL.png."),
-    ] = None,
-    trajectory: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The way from noise: a .png sheet or a .gif animation."),
-    ] = None,
-    save_plan: Annotated[Path | None, typer.Option(metavar="FILE", help="The plan, as JSON.")] = None,
-    columns: Annotated[
-        int | None, typer.Option(min=1, help="Columns of the picture. Default: as square as can be.")
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A parameter: s_churn=40, schedule.rho=5, model.path=flow."
-        ),
-    ] = None,
+    name: given.ModelArgument = None,
+    model: given.Model = None,
+    sampler: given.Sampler = "dpmpp_2m",
+    schedule: given.Schedule = None,
+    steps: given.Steps = None,
+    evaluations: given.Evaluations = None,
+    seed: given.Seed = 0,
+    n: given.Number = None,
+    label: given.Label = None,
+    prompt: given.Prompts = None,
+    negative: given.Negatives = None,
+    guidance: given.Guidance = None,
+    guide: given.Guide = None,
+    init: given.Init = None,
+    strength: given.Strength = None,
+    mask: given.Mask = None,
+    resize: given.Resize = False,
+    variation_seed: given.VariationSeed = None,
+    variation_strength: given.VariationStrength = 0.0,
+    height: given.Height = None,
+    width: given.Width = None,
+    device: given.Device = None,
+    dtype: given.Dtype = "float32",
+    chunk: given.Chunk = None,
+    offload: given.Offload = False,
+    dry_run: given.DryRun = False,
+    output: given.Output = None,
+    trajectory: given.Trajectory = None,
+    preview: given.Preview = None,
+    save_plan: given.SavePlan = None,
+    columns: given.Columns = None,
+    options: given.Options = None,
 ) -> None:
     """Sample from a model and write a picture that remembers how it was made.
 
     Without arguments: 64 handwritten digits, to `digits.png`.
 
     Example: `kdiff sample digits -s "DPM++ 2M SDE Karras" --class 7 --guidance 2 -o sevens.png`
+
+    Example: `kdiff sample --model diffusers:FOLDER --prompt "a cat" --negative "a dog" --guidance 6`
     """  # fmt: skip
     from ..sample_job import SampleJob
 
-    for file, allowed in ((output, _OUTPUTS), (trajectory, _SHEETS), (save_plan, (".json",))):
+    kinds = ((output, OUTPUTS), (trajectory, SHEETS), (preview, PREVIEWS), (save_plan, (".json",)))
+    for file, allowed in kinds:
         check_file(file, allowed)
-    given = parse_options(options or [])
-    check_options(given, model, sampler, schedule)
+    model = _one_model(name, model)
+    parts = parse_options(options or [], ("sampler", "schedule", "model", "guide"))
+    parts["model"] |= {key: v for key, v in (("height", height), ("width", width)) if v is not None}
+    check_options(parts, model, sampler, schedule, guide)
     job = SampleJob(
-        model, n, sampler, schedule, steps, seed, None, _label(label), guidance, None, None, device, dtype,
-        model_options=given["model"], sampler_options=given["sampler"], schedule_options=given["schedule"],
-        evaluations=evaluations,
+        model, n or (None if prompt else _SAMPLES), sampler, schedule, steps, seed, None, _label(label),
+        guidance, None, None, device, dtype, model_options=parts["model"],
+        sampler_options=parts["sampler"], schedule_options=parts["schedule"], evaluations=evaluations,
+        prompt=_texts(prompt), negative=_texts(negative), guide=guide, guide_options=parts["guide"],
+        init=init, strength=strength, mask=mask, resize=resize,
+        variation_seed=variation_seed, variation_strength=variation_strength,
+        chunk=_chunk(chunk), offload=offload,
     )  # fmt: skip
     setup = _setup(job)
+    if dry_run:
+        say(setup.memory().table())
+        return
     output = _output(output, model, setup)
-    check_file(output, _OUTPUTS)
+    check_file(output, OUTPUTS)
     _check_images(setup, output, trajectory)
-    if trajectory is not None and trajectory.absolute() == output.absolute():
-        raise ParameterError(f"--output and --trajectory are both {output}; give them different names")
+    check_distinct({"--output": output, "--trajectory": trajectory, "--preview": preview})
     if save_plan is not None:
-        _plan(setup)  # refused now rather than after the run
-    result, seconds = _run(setup, trajectory is not None)
-    written = [_write(output, setup, result, columns)]
+        plan_of(setup)  # refused now rather than after the run
+    result, seconds = _run(setup, trajectory is not None, preview_of(setup, preview))
+    written = [write(output, setup, result, columns)]
     if trajectory is not None:
-        written.append(_write_trajectory(trajectory, setup, result, columns))
+        written.append(write_trajectory(trajectory, setup, result, columns))
     if save_plan is not None:
-        written.append(_write_plan(save_plan, setup))
+        written.append(write_plan(save_plan, setup))
     _report(setup, result, seconds, written)
 
 
@@ -132,15 +137,15 @@ def replay(
     output = output or file.with_name(f"{file.stem}-replay{file.suffix}")
     if output.suffix.lower() != file.suffix.lower():
         raise ParameterError(f"{output}: must be a {file.suffix} file, to be compared with {file}")
-    check_file(output, _REPLAYED)
+    check_file(output, REPLAYED)
     setup = SampleJob.from_manifest(manifest).setup()
     _check_images(setup, output)
     picture = manifest.get("picture") or {}
     sheet = picture.get("kind") == "trajectory"
     result, seconds = _run(setup, sheet)
-    (_write_trajectory if sheet else _write)(output, setup, result, picture.get("columns"))
+    (write_trajectory if sheet else write)(output, setup, result, picture.get("columns"))
     say(f"wrote {output} in {seconds:.2f} s")
-    if _same(file, output):
+    if same(file, output):
         console().print(f"[green]equal, bit for bit[/]: {file}", soft_wrap=True)
         if changed := data_change(manifest, setup):
             say(f"though {changed}")
@@ -159,6 +164,23 @@ def _say_why(file: Path, reasons: list[str]) -> None:
     )
     for reason in reasons:
         say(f"  {reason}")
+
+
+def _one_model(argument: str | None, option: str | None) -> str:
+    """Return the model, which is given as an argument or as an option."""
+    if argument is not None and option is not None:
+        raise ParameterError(f"two models are given, {argument!r} and --model {option!r}; give one")
+    return argument or option or "digits"
+
+
+def _texts(words: list[str] | None) -> str | tuple[str, ...] | None:
+    """Return one text, which is for all samples, or one for each."""
+    return (words[0] if len(words) == 1 else tuple(words)) if words else None
+
+
+def _chunk(text: str | None) -> Any:
+    """Return a number of samples, or the word that is given in its place."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def _label(text: str | None) -> int | str | None:
@@ -185,7 +207,7 @@ def _output(output: Path | None, model: str, setup: Setup) -> Path:
 
     if output is not None:
         return output
-    image = image_shape(setup.like.shape[1:]) is not None
+    image = image_shape(setup.sample_shape) is not None
     return Path(re.sub(r"[^\w.-]+", "-", model) + (".png" if image else ".npz"))
 
 
@@ -194,11 +216,11 @@ def _check_images(setup: Setup, *files: Path | None) -> None:
     from .picture import require_image
 
     for file in files:
-        if file is not None and file.suffix.lower() in _SHEETS:
+        if file is not None and file.suffix.lower() in SHEETS:
             require_image(setup, file)
 
 
-def _run(setup: Setup, trajectory: bool) -> tuple[Result, float]:
+def _run(setup: Setup, trajectory: bool, preview: Callback | None = None) -> tuple[Result, float]:
     """Sample behind a progress bar that counts model calls, and take the time."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -210,80 +232,14 @@ def _run(setup: Setup, trajectory: bool) -> tuple[Result, float]:
         *columns, TimeRemainingColumn(), console=out, transient=True, disable=not out.is_terminal
     ) as progress:
         task = progress.add_task(str(setup.sampler_name), total=None if plan is None else plan.evaluations)
-        result = setup.run(
-            lambda info: progress.update(task, completed=info.evaluations), trajectory=trajectory
-        )
+
+        def show(info: StepInfo) -> None:
+            progress.update(task, completed=info.evaluations)
+            if preview is not None:
+                preview(info)
+
+        result = setup.run(show, trajectory=trajectory)
     return result, time.perf_counter() - began
-
-
-def _write(file: Path, setup: Setup, result: Result, columns: int | None) -> str:
-    """Write the samples with their manifest."""
-    from ..manifest import manifest_of, write_npz, write_png
-
-    if file.suffix.lower() == ".npz":
-        write_npz(file, {"samples": _array(result.x)}, manifest_of(setup, result))
-    else:
-        from . import picture
-
-        how = {"kind": "grid", "columns": columns}
-        write_png(file, picture.grid(setup, result, columns), manifest_of(setup, result, picture=how))
-    return str(file)
-
-
-def _write_trajectory(file: Path, setup: Setup, result: Result, columns: int | None) -> str:
-    from ..manifest import manifest_of, write_png
-    from . import picture
-
-    manifest = manifest_of(setup, result, picture={"kind": "trajectory", "columns": columns})
-    if file.suffix.lower() == ".gif":
-        return f"{file} ({picture.write_animation(file, setup, result, columns, manifest)} frames)"
-    write_png(file, picture.contact_sheet(setup, result), manifest)
-    return str(file)
-
-
-def _plan(setup: Setup) -> Any:
-    return setup.sampler.plan(setup.grid, setup.path, getattr(setup.denoiser, "process", None))
-
-
-def _write_plan(file: Path, setup: Setup) -> str:
-    import json
-
-    from ..files import write_whole
-
-    write_whole(file, json.dumps(_plan(setup).to_dict(), indent=1).encode())
-    return str(file)
-
-
-def _array(x: Any) -> Any:
-    """Return a tensor as an array; NumPy has no bfloat16, float32 holds it exactly."""
-    host = x.detach().cpu()
-    return (host.float() if host.dtype.itemsize < 4 else host).numpy()
-
-
-def _same(file: Path, other: Path) -> bool:
-    """Whether two files hold the same pixels, or the same samples."""
-    import numpy as np
-
-    from ..manifest import pillow
-
-    def content(place: Path) -> Any:
-        if place.suffix.lower() == ".npz":
-            with np.load(place, allow_pickle=False) as stored:
-                return stored["samples"]
-        with pillow().open(place) as image:
-            frames = range(getattr(image, "n_frames", 1))
-            return np.stack([_frame(image, number) for number in frames])
-
-    a, b = content(file), content(other)
-    return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
-
-
-def _frame(image: Any, number: int) -> Any:
-    """Return the pixels of one frame of a picture."""
-    import numpy as np
-
-    image.seek(number)
-    return np.asarray(image.convert("RGB"))
 
 
 def _counted(number: int, what: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .catalogue import checks_for as checks_for
     from .catalogue import law as law
     from .collect import parametrize_with_checks as parametrize_with_checks
+    from .models import check_model as check_model
     from .problems import Constant as Constant
     from .problems import Empirical as Empirical
     from .problems import Gaussian as Gaussian
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "catalogue": ("Check", "LawBroken", "checks_for", "law"),
     "collect": ("parametrize_with_checks",),
+    "models": ("check_model",),
     "problems": ("Constant", "Empirical", "Gaussian", "LinearDenoiser", "Mixture", "Polynomial"),
     "results": ("CheckResult", "Report"),
     "running": (

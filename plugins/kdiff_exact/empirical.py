@@ -100,6 +100,16 @@ class EmpiricalDenoiser:
         self._cache: dict[tuple[torch.device, torch.dtype, int], torch.Tensor] = {}
 
     @property
+    def points(self) -> torch.Tensor:
+        """The data, ``(N, *sample_shape)``; not to be changed."""
+        return self._points.reshape(len(self._points), *self.sample_shape)
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """The class of each point, ``(N,)`` int64, or None; not to be changed."""
+        return self._labels
+
+    @property
     def data_sha256(self) -> str:
         """Hash of the points and their classes, by which a replay knows that they are the same."""
         found = hashlib.sha256(f"{self._points.dtype} {(len(self._points), *self.sample_shape)}".encode())

@@ -11,10 +11,15 @@ from torch import Tensor
 
 from kdiff_core import Prediction
 from kdiff_core.errors import ParameterError
+from kdiff_core.lookup import get_denoiser
 from kdiff_core.parameters import finite
 from kdiff_core.path import as_path
 
 from .guided import Cond, Guidance, denoises
+
+
+def _by_name(value: Any) -> Any:
+    return get_denoiser(value) if isinstance(value, str) else value
 
 
 @frozen(eq=False)
@@ -28,14 +33,14 @@ class Autoguidance(Guidance):
 
     Args:
         denoiser: The denoiser to guide.
-        weak: A weaker one for the same data and path: smaller, or trained for less long.
+        weak: A weaker one for the same data and path, or its name: smaller, or trained for less long.
         scale: Finite. 1 is the denoiser itself, 0 the weaker one; above 1 is guidance.
 
     Raises:
         ParameterError: A parameter is out of its range, or the two are on different paths.
     """
 
-    weak: Any = field(validator=denoises)
+    weak: Any = field(converter=_by_name, validator=denoises)
     scale: float = field(default=2.0, converter=float, validator=finite)
 
     def __attrs_post_init__(self) -> None:

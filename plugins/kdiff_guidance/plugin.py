@@ -27,6 +27,10 @@ _TABLE = (
     ("dps", "posterior:DPS", "The gradient of an observation's likelihood.", "arXiv:2209.14687"),
     ("pigdm", "posterior:PiGDM", "The same for linear observations, with the data's uncertainty.",
      "Song et al. 2023, ICLR"),
+    ("inpaint", "inpaint:Inpaint", "Around any denoiser: keeps the known part of an image.", ""),
+    ("differential", "differential:Differential", "The same, each place until a strength of its own.",
+     "arXiv:2306.00950"),
+    ("tiled", "tiled:Tiled", "Around any denoiser: large states in tiles that overlap.", "arXiv:2302.08113"),
 )  # fmt: skip
 _BRANCHES = (
     ("perturbed_attention", "pag", "Away from the model without self-attention.", "arXiv:2403.17377"),
@@ -40,6 +44,8 @@ _ALIASES = {
     "tcfg": ("tangential",),
     "fdg": ("frequency_decoupled",),
     "rescale": ("cfg_rescale",),
+    "differential": ("differential_diffusion",),
+    "tiled": ("multidiffusion",),
 }
 
 

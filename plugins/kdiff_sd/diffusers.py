@@ -22,14 +22,14 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from kdiff_core.errors import CapabilityError, ParameterError
+from kdiff_core.errors import ParameterError
 from kdiff_core.lookup import get_sampler, get_schedule
 from kdiff_core.noise import KeyedNoise
 from kdiff_core.state import wide
 from kdiff_core.stepper import Mark, Stepper
 
 from . import driven, scheduler_config
-from .host_state import denoise, factors, levels_of, scale_of
+from .host_state import as_planned, denoise, factors, levels_of, scale_of
 
 
 @dataclass
@@ -94,9 +94,7 @@ class KDiffScheduler(SchedulerMixin, ConfigMixin):
         if schedule is None and schedule_options:
             raise ParameterError("schedule_options are given, and no schedule")
         self._sampler = get_sampler(name, **scheduler_config.options("sampler_options", sampler_options))
-        if not self._sampler.linear or self._sampler.needs:
-            why = "needs more than the guided output" if self._sampler.needs else "has no plan"
-            raise CapabilityError(f"{self._sampler!r} {why}: no pipeline can drive it; use another sampler")
+        driven.check_driven(self._sampler)
         options = scheduler_config.options("schedule_options", schedule_options)
         self._schedule = None if schedule is None else get_schedule(schedule, **options)
         if seed is not None:
@@ -162,18 +160,17 @@ class KDiffScheduler(SchedulerMixin, ConfigMixin):
             GridError: Levels that do not fall.
         """
         config, process = self.config, scheduler_config.process_of(self.config, mu)
-        grid = scheduler_config.grid_of(
-            config, process, self._schedule, num_inference_steps, timesteps, sigmas
-        )
+        asked = num_inference_steps, timesteps, sigmas
+        grid = scheduler_config.grid_of(config, process, self._schedule, *asked)
         self._run = driven.Planned.of(self._sampler, grid, process)
         self._reset()
         self.num_inference_steps = grid.steps
         self.order = self._run.calls_a_step
         levels = [float(level) for level in self._run.plan.evaluation_sigmas]
         self.sigmas = torch.tensor([*levels, self._run.plan.levels[-1]], dtype=torch.float32, device="cpu")
-        told = [scheduler_config.timestep_of(config, process, level) for level in levels]
-        as_told = torch.tensor(told, dtype=torch.float32, device="cpu")
-        self._told = as_told.round().long() if self.config.quantised else as_told
+        exact = [scheduler_config.timestep_of(config, process, level) for level in levels]
+        told = torch.tensor(exact, dtype=torch.float32, device="cpu")
+        self._told = told.round().long() if config.quantised else told
         self.timesteps = self._told.to(device)
 
     @property
@@ -228,26 +225,22 @@ class KDiffScheduler(SchedulerMixin, ConfigMixin):
 
         Args:
             model_output: The output, like `sample`; with a learned variance twice its channels.
-            timestep: What the model was told. Looked at in the first step of a run only, where the pipeline
-                has not called `set_begin_index`.
+            timestep: What the model was told; looked at only where a run begins without `set_begin_index`.
             sample: The state, as the last step returned it or as the pipeline changed it.
             generator: Generator of the noise, or one for each sample. Default: see `seed`.
             return_dict: Whether to return an object and not a tuple of its two tensors.
 
         Raises:
-            ParameterError: `set_timesteps` was not called, the run is at its end, or does not begin with this
-                timestep.
+            ParameterError: `set_timesteps` was not called, or no run begins here, or this one is at its end.
             NonFiniteError: An output with NaN or infinite values.
         """
-        if self._stepper is None:
-            self._start(timestep, sample)
-        stepper, process = self._stepper, self._planned().process
-        assert stepper is not None
+        stepper = self._stepper or self._start(timestep, sample, generator)
+        process = self._planned().process
         if stepper.done:
             raise ParameterError("this run is at its end; call set_timesteps for another one")
         self._noise.use(generator)
-        scale = scale_of(process, stepper.sigma)
-        edited = None if self._handed.unchanged(sample) else sample.to(stepper.x.dtype) / scale
+        same, scale = self._handed.unchanged(sample), scale_of(process, stepper.sigma)
+        edited = None if same else sample.to(stepper.x.dtype) / scale
         x = stepper.x if edited is None else edited
         denoised = denoise(self.config, process, model_output, x, stepper.sigma)
         after = stepper.step(denoised, edited) * scale_of(process, stepper.sigma)
@@ -257,7 +250,7 @@ class KDiffScheduler(SchedulerMixin, ConfigMixin):
         pair = previous, denoised.to(sample.dtype)
         return KDiffSchedulerOutput(*pair) if return_dict else pair
 
-    def _start(self, timestep: Any, sample: Tensor) -> None:
+    def _start(self, timestep: Any, sample: Tensor, generator: Any) -> Stepper:
         """Begin the run with the state that the model was given."""
         run, call = self._planned(), self._begin_index
         if call is None:
@@ -265,9 +258,11 @@ class KDiffScheduler(SchedulerMixin, ConfigMixin):
         plan, place = run.tail(call)
         seed = self.config.seed
         self._noise = driven.HostNoise(KeyedNoise(driven.seeds_of(sample) if seed is None else seed))
+        self._noise.use(generator)  # a sampler may draw before it has the first output
         state = sample.to(wide(sample)) / scale_of(run.process, plan.evaluation_sigmas[place])
-        self._stepper = driven.begin(plan, place, state, self._noise)
+        stepper = self._stepper = driven.begin(plan, place, state, self._noise)
         self._handed, self._step_index = Mark.of(sample), call
+        return stepper
 
     # -- noise on data, for image to image, inpainting and training
 
@@ -291,10 +286,8 @@ class KDiffScheduler(SchedulerMixin, ConfigMixin):
         """Return the factors of data and noise in a state at timesteps, each ``(B, 1, ...)``."""
         process = self._process_now()
         sigma = levels_of(self.config, process, timesteps, like)
-        if self._run is not None:  # a level of the run, where the timestep was rounded
-            same = self._told.to(sigma) == timesteps.to(sigma).reshape(-1, 1)
-            own = self.sigmas[:-1].to(sigma)[same.int().argmax(1)]
-            sigma = torch.where(same.any(1), own, sigma)
+        if self._run is not None:
+            sigma = as_planned(sigma, timesteps, self._told, self.sigmas)
         return factors(process, sigma, like)
 
     def _process_now(self) -> Any:

@@ -73,6 +73,17 @@ def seeds_of(sample: Tensor) -> tuple[int, ...]:
     return tuple(int.from_bytes(digest[:_SEED], "big") for digest in hashes)
 
 
+def check_driven(sampler: StepSampler) -> None:
+    """Refuse a sampler that no host can drive from outside.
+
+    Raises:
+        CapabilityError: It chooses its steps as it goes, or needs more than the guided output.
+    """
+    if not sampler.linear or sampler.needs:
+        why = "needs more than the guided output" if sampler.needs else "has no plan"
+        raise CapabilityError(f"{sampler!r} {why}: no pipeline can drive it; use another sampler")
+
+
 @frozen
 class Planned:
     """What a host is going to run, from its first model call or from a later one.

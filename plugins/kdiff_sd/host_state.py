@@ -56,6 +56,19 @@ def levels_of(config: Config, process: Any, timesteps: Tensor, like: Tensor) -> 
     return table_level(told, levels.log().to(told))
 
 
+def as_planned(sigma: Tensor, timesteps: Tensor, told: Tensor, sigmas: Tensor) -> Tensor:
+    """Return the levels of timesteps, those of the run itself where they are its own and perhaps rounded.
+
+    Args:
+        sigma: What `levels_of` found, ``(B,)``.
+        timesteps: The timesteps, ``(B,)``.
+        told: Those of the run's model calls.
+        sigmas: The levels of those calls, and the last.
+    """
+    same = told.to(sigma) == timesteps.to(sigma).reshape(-1, 1)
+    return torch.where(same.any(1), sigmas[:-1].to(sigma)[same.int().argmax(1)], sigma)
+
+
 def factors(process: Any, sigma: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the factors of data and noise in a pipeline's state at levels ``(B,)``, each ``(B, 1, ...)``."""
     flow = process.path == "flow"

@@ -124,7 +124,9 @@ def spaced(config: Config, process: Process, n: int) -> Grid:
     ``use_karras_sigmas``. The last level is 0.
     """
     grid: Grid
-    if process.path == "flow":
+    if config.get("use_flow_sigmas"):
+        grid = _stretched(config, _flow_line(config, process, n))
+    elif process.path == "flow":
         line = "uniform" if config.get("use_dynamic_shifting") else "diffusers:flow_linspace"
         grid = _stretched(config, get_schedule(line)(n, process=process))
     elif is_continuous(config):
@@ -132,6 +134,19 @@ def spaced(config: Config, process: Process, n: int) -> Grid:
     else:
         grid = _by_timestep(config)(n, process=process)
     return _flagged(config, process, grid)
+
+
+def _flow_line(config: Config, process: Process, n: int) -> Grid:
+    """Return the levels of a solver that diffusers wrote for betas and made one for flow by a flag."""
+    shift: Any = process
+    lowest = 1 / _steps(config)
+    if "predict_x0" in config:  # UniPC: from 1, which it keeps off the end of the log-SNR
+        line = [1 - (1 - lowest) * i / n for i in range(n)]
+        top = 1 - 1e-6
+    else:
+        line = [(1 - lowest) * (1 - i / n) for i in range(n)]
+        top = 1.0
+    return Grid.of([*(min(shift.level(level), top) for level in line), 0.0])
 
 
 def _flagged(config: Config, process: Process, grid: Grid) -> Grid:

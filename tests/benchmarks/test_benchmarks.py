@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 HERE = Path(__file__).parent
 SCRIPTS = (
     "overhead", "memory", "tracing", "noise", "combine", "conformance", "accuracy", "variance", "tuning",
-    "serving", "brownian",
+    "serving", "brownian", "speed", "unet",
 )  # fmt: skip
 SOLVERS = ("euler", "heun", "dpm2", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "euler_ancestral", "lms")
 # Operations that make the host wait for a device, or that copy between the two.

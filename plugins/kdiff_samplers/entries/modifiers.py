@@ -21,6 +21,7 @@ MODIFIERS = (
     entry("churn", "churn:Churn", "arXiv:2206.00364", "adds noise before each step"),
     entry("ancestral", "ancestral:Ancestral", "arXiv:2010.02502", "overshoots, then adds fresh noise"),
     entry("restart", "restart:Restart", "arXiv:2306.14878", "goes up with noise, and down again"),
+    entry("repaint", "repaint:Repaint", "arXiv:2201.09865", "jumps up some levels again and again"),
     entry(
         "per_step", "per_step:PerStep", "arXiv:2206.00364",
         "another amount of noise in each step, or noise between two levels",

@@ -47,6 +47,7 @@ SAMPLERS = (
         "tcd", "tcd:TCD", "arXiv:2402.19159", "for trajectory consistency models", "diffusers:TCDScheduler",
     ),
     entry("restart", "restart:Restart", "arXiv:2306.14878", "restarts from noise near the end"),
+    entry("repaint", "repaint:Repaint", "arXiv:2201.09865", "jumps back up, again and again"),
     entry("euler_cfg_pp", "cfg_pp:CFGpp", "arXiv:2406.08070", "Euler with CFG++",
         "Euler CFG++", "comfyui:euler_cfg_pp", "a1111:DDIM CFG++", defaults={"solver": "euler"},
     ),

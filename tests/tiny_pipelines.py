@@ -1,0 +1,157 @@
+"""Diffusers' pipelines with tiny networks of random weights, made here from configs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import diffusers as hf
+import torch
+
+from kdiff_sd.diffusers import KDiffScheduler
+
+IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+MASK = (IMAGE[:, :1] > 0.5).float()
+# What Stable Diffusion was trained on.
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=seeded(seed))
+
+
+@cache
+def vae(channels=4):
+    torch.manual_seed(1)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    return hf.AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=channels, shift_factor=0.0, **blocks
+    )
+
+
+@cache
+def unet():
+    torch.manual_seed(0)
+    return hf.UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(4, 8),
+        norm_num_groups=4,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+
+
+@cache
+def unet_xl():
+    torch.manual_seed(0)
+    extra = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    config = {key: value for key, value in unet().config.items() if key[0] != "_"}
+    return hf.UNet2DConditionModel(**config | extra | {"projection_class_embeddings_input_dim": 56})
+
+
+@cache
+def transformer(kind):
+    torch.manual_seed(0)
+    if kind == "sd3":
+        return hf.SD3Transformer2DModel(
+            sample_size=8, patch_size=1, in_channels=16, out_channels=16, num_layers=1, attention_head_dim=8,
+            num_attention_heads=2, joint_attention_dim=8, caption_projection_dim=16, pooled_projection_dim=8,
+            pos_embed_max_size=16,
+        )  # fmt: skip
+    return hf.FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=8, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+
+
+@cache
+def wan():
+    """The networks of a video pipeline: a transformer of flow, and a VAE of frames."""
+    torch.manual_seed(0)
+    transformer = hf.WanTransformer3DModel(
+        patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+        text_dim=8, freq_dim=8, ffn_dim=16, num_layers=1, rope_max_seq_len=16,
+    )  # fmt: skip
+    frames = hf.AutoencoderKLWan(
+        base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[True],
+        latents_mean=[0.0] * 4, latents_std=[1.0] * 4, scale_factor_temporal=2, scale_factor_spatial=2,
+    )  # fmt: skip
+    return {"transformer": transformer, "vae": frames}
+
+
+def pipeline(kind, scheduler):
+    """A pipeline of one of the kinds in `CALLS`."""
+    family, _, variant = kind.partition(" ")
+    made = _pipeline(family, variant, scheduler)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def _pipeline(family, variant, scheduler):
+    parts = {"scheduler": scheduler, "text_encoder": None, "tokenizer": None}
+    if family == "wan":
+        return hf.WanPipeline(**parts, **wan())
+    prefix = {
+        "sd": "StableDiffusion",
+        "sdxl": "StableDiffusionXL",
+        "sd3": "StableDiffusion3",
+        "flux": "Flux",
+    }[family]
+    cls = getattr(hf, f"{prefix}{ {'img2img': 'Img2Img', 'inpaint': 'Inpaint'}.get(variant, '') }Pipeline")
+    parts["vae"] = vae(16 if family == "sd3" else 4)
+    if family == "sd":
+        parts |= {"unet": unet(), "safety_checker": None, "feature_extractor": None}
+        return cls(**parts, requires_safety_checker=False)
+    parts |= {"text_encoder_2": None, "tokenizer_2": None}
+    if family == "sdxl":
+        return cls(**parts, unet=unet_xl(), add_watermarker=False)
+    if family == "sd3":
+        parts |= {"text_encoder_3": None, "tokenizer_3": None}
+    return cls(**parts, transformer=transformer(family))
+
+
+SIZE = {"height": 16, "width": 16}
+CALLS = {
+    "sd": SIZE,
+    "sd img2img": {"image": IMAGE, "strength": 0.6},
+    "sd inpaint": {**SIZE, "image": IMAGE, "mask_image": MASK, "strength": 0.7},
+    "sdxl": SIZE,
+    "sdxl img2img": {"image": IMAGE, "strength": 0.6},
+    "sdxl inpaint": {**SIZE, "image": IMAGE, "mask_image": MASK, "strength": 0.7},
+    "sd3": SIZE,
+    "sd3 img2img": {**SIZE, "image": IMAGE, "strength": 0.6},
+    "sd3 inpaint": {**SIZE, "image": IMAGE, "mask_image": MASK, "strength": 0.7},
+    "flux": SIZE,
+    "flux img2img": {**SIZE, "image": IMAGE, "strength": 0.6},
+    "flux inpaint": {**SIZE, "image": IMAGE, "mask_image": MASK, "strength": 0.7},
+    "wan": {**SIZE, "num_frames": 5},
+}
+
+
+def images(pipe, kind, steps=6, seed=0, batch=1, **options):
+    """Images ``(B, 3, 16, 16)`` between 0 and 1; of "wan" videos, ``(B, 5, 3, 16, 16)``."""
+    call = {"prompt_embeds": normal(batch, 4, 8, seed=5), "num_inference_steps": steps}
+    call |= {"generator": seeded(seed), "output_type": "pt", "return_dict": False}
+    if not kind.startswith("flux"):
+        call["negative_prompt_embeds"] = normal(batch, 4, 8, seed=6)
+    if kind.split()[0] not in ("sd", "wan"):
+        call["pooled_prompt_embeds"] = normal(batch, 8, seed=7)
+    if kind.startswith(("sd3", "sdxl")):
+        call["negative_pooled_prompt_embeds"] = normal(batch, 8, seed=8)
+    call |= CALLS[kind] | options
+    call["generator"] = call["generator"]() if callable(call["generator"]) else call["generator"]
+    return pipe(**call)[0]
+
+
+def both(kind, own, options, **call):
+    """Images with diffusers' scheduler, and with kdiff's made from its config."""
+    theirs = images(pipeline(kind, own), kind, **call)
+    ours = images(pipeline(kind, KDiffScheduler.from_config(own.config, **options)), kind, **call)
+    assert theirs.std() > 0.01
+    return theirs, ours
