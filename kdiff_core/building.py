@@ -11,7 +11,7 @@ from attrs import NOTHING
 
 from .entry import ResolvedEntry
 from .errors import KdiffError, ParameterError, PluginError
-from .names import nearest, quoted
+from .names import did_you_mean, quoted
 
 Options = Mapping[str, Any]
 
@@ -200,8 +200,7 @@ def _unknown_option(
     owners: Mapping[str, list[ResolvedEntry]],
     faults: Sequence[str] = (),
 ) -> ParameterError:
-    close = nearest(name, [*known, *owners], 1)
-    lines = [f"{entry} has no option {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")]
+    lines = [f"{entry} has no option {name!r}{did_you_mean(name, [*known, *owners])}"]
     lines.append(f"It takes {describe(entry, known)}.")
     added: dict[str, list[str]] = {}
     for option, modifier in ((o, m.name) for o, having in owners.items() for m in having if o not in known):

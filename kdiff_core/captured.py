@@ -18,6 +18,7 @@ from .compiling import check_end
 from .draw import drawer
 from .errors import CapabilityError, NoiseError, ParameterError, StateError
 from .job import Job, new_job
+from .known_levels import knowing_levels
 from .machine import Machine
 from .noise import choose_source
 from .plans import Noise, Plan
@@ -183,8 +184,9 @@ class CapturedRun:
         """The run on fixed memory, by the engine's own machine: its results are the engine's bit for bit."""
         job = evolve(self._job, evaluations=0)
         machine = Machine(self.plan, job.leaves, self._drawn)
-        for until in self.plan.ends:
-            run_step(job, machine, until)
+        with knowing_levels(job):  # what is computed of them is part of the graph
+            for until in self.plan.ends:
+                run_step(job, machine, until)
         return machine.leaves(self.plan.result)
 
     def _drawn(self, request: Noise, buffer: Leaves | None) -> Leaves:

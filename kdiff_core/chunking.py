@@ -57,9 +57,12 @@ class Chunked(Wrapped):
     """A denoiser that calls another one on at most `size` samples at a time.
 
     Tensors in the conditions that have a row for each sample are split with the state; everything else
-    goes whole to each call. When a call runs out of memory `size` is halved and the samples that are left
-    are computed in smaller calls. Results do not depend on it where the model treats samples alone; many
-    kernels of matrix products choose their order of summation by the batch, and then differ by rounding.
+    goes whole to each call. What the denoiser itself keeps for each sample is not split, so guidance with
+    such conditions goes around: ``get_guidance("cfg", Chunked(model, 4), uncond=...)``.
+
+    When a call runs out of memory `size` is halved and the samples that are left are computed in smaller
+    calls. Results do not depend on it where the model treats samples alone; many kernels of matrix products
+    choose their order of summation by the batch, and then differ by rounding.
 
     Args:
         denoiser: The denoiser.
@@ -91,6 +94,12 @@ class Chunked(Wrapped):
             return self._in_chunks(inner, Prediction._fields, x, sigma, cond)
 
         return predict
+
+    @property
+    def degraded(self) -> Callable[..., Chunked]:
+        """``degraded`` of the denoiser inside, its branches in chunks too; missing if it has none."""
+        inner, chunk = self.denoiser.degraded, "auto" if self.size is None else self.size
+        return lambda name, **options: Chunked(inner(name, **options), chunk)
 
     def _in_chunks(self, call: Any, fields: tuple[str, ...], x: Any, sigma: Any, cond: dict[str, Any]) -> Any:
         """Call for some samples after others; `fields` are the names of several outputs."""

@@ -13,6 +13,7 @@ from .chunking import Chunked
 from .compiling import Compiled, check_compile, compiled_run, refuse_beside_compiled_run
 from .errors import CapabilityError, NonFiniteError, ParameterError
 from .job import Done, Job, Seen, checkpoint_of, new_job, new_machine, resumed_job
+from .known_levels import knowing_levels
 from .offload import parking_for
 from .recompute import checkpointed_step, run_step
 from .result import Checkpoint, Result, StepInfo, own
@@ -72,7 +73,7 @@ def run(
         job.sigma_tensors(job.plan)
     if compile == "run":
         return compiled_run(job)
-    with _Progress(progress, job):
+    with _Progress(progress, job), knowing_levels(job):
         result = _loop(job, callback, states if trajectory else None, stop)
     if isinstance(denoiser, Chunked):
         result.info["chunk"] = denoiser.size

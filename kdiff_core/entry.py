@@ -31,6 +31,7 @@ HOOKS = {
     "condition": "kdiff_conditions",
     "augmentation": "kdiff_augmentations",
     "features": "kdiff_features",
+    "command": "kdiff_commands",
 }
 # The entry that an ending of a file's name leads to, by kind; the file is its argument.
 SUFFIXES = {"denoiser": {".safetensors": "trained"}}

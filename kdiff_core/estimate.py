@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import weakref
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from .offload import Parking
 from .plans import Evaluate, Plan
 from .state import Leaves, check_like, flatten, rebuild
 
+# Logs with a traceback what it raises too.
+_TALKATIVE = logging.getLogger("torch._subclasses.fake_tensor")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -235,6 +238,7 @@ class _Elsewhere(Parking):
 def _one_call(denoiser: Any, like: Any, cond: dict[str, Any], chunk: Any, several: bool) -> tuple[int, int]:
     """Call the model on fake tensors; return the bytes that it read and those that it held at most."""
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    talks, _TALKATIVE.disabled = _TALKATIVE.disabled, True
     try:
         model = _without_values(denoiser, fakes)
         model = model if chunk is None else Chunked(model, chunk)
@@ -252,6 +256,8 @@ def _one_call(denoiser: Any, like: Any, cond: dict[str, Any], chunk: Any, severa
             f"some or leaves torch ({type(error).__name__}: {str(error).splitlines()[0]:.200}); "
             "memory(plan, like) counts the states alone"
         ) from error
+    finally:
+        _TALKATIVE.disabled = talks
     return tracker.given, tracker.peak
 
 

@@ -96,3 +96,9 @@ def kdiff_augmentations() -> Iterable[Entry]:
 def kdiff_features() -> Iterable[Entry]:
     """Networks whose features sets of images are compared by."""
     return ()
+
+
+@hookspec
+def kdiff_commands() -> Iterable[Entry]:
+    """Commands of ``kdiff``: factories of functions, whose parameters typer reads; imported when asked for."""
+    return ()

@@ -111,6 +111,11 @@ def get_features(name: Any, /, **options: Any) -> Any:
     return _get("features", name, **options)
 
 
+def get_command(name: Any, /, **options: Any) -> Any:
+    """Return the function of the command of that name; one that is made already is returned as it is."""
+    return _get("command", name, **options)
+
+
 def list_samplers(hosts: bool = False) -> Entries:
     """Return the samplers; see `Registry.list`."""
     return default_registry().list("sampler", hosts)
@@ -179,6 +184,11 @@ def list_augmentations(hosts: bool = False) -> Entries:
 def list_features(hosts: bool = False) -> Entries:
     """Return the feature networks; see `Registry.list`."""
     return default_registry().list("features", hosts)
+
+
+def list_commands(hosts: bool = False) -> Entries:
+    """Return the commands that plugins add to ``kdiff``; see `Registry.list`."""
+    return default_registry().list("command", hosts)
 
 
 def list_plugins() -> list[PluginRecord]:

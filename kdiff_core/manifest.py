@@ -74,6 +74,7 @@ def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict
         "device": str(setup.like.device),
         "evaluations": None if result is None else result.evaluations,
         "chunk": job.chunk,
+        "compile": job.compile,
         **more,
     }
 
@@ -112,6 +113,7 @@ def job_of(manifest: Mapping[str, Any]) -> SampleJob:
             dtype=manifest["dtype"],
             levels=tuple(float.fromhex(level) for level in manifest["levels"]),
             chunk=manifest.get("chunk"),
+            compile=manifest.get("compile", False),
             model_options=_unpacked(model["options"]),
             sampler_options=_unpacked(sampler["options"]),
             schedule_options={} if schedule is None else _unpacked(schedule["options"]),

@@ -20,7 +20,7 @@ import torch
 from .errors import KdiffError, MissingExtraError, ParameterError
 from .files import write_whole
 from .lookup import get_model, get_process
-from .names import nearest, quoted
+from .names import did_you_mean, quoted
 from .parameterisations import Parameterised
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def describe_model(file: str | Path) -> dict[str, Any]:
 def read_model(
     file: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Parameterised:
-    """Return the denoiser in a model file, its network in eval mode.
+    """Return the denoiser in a model file, its network in eval mode, with weights that need no gradient.
 
     Args:
         file: What `write_model` wrote.
@@ -160,7 +160,7 @@ def read_model(
     try:
         network = get_model(description["model"]["name"], **description["model"]["config"])
         _fill(network, safetensors.load(data))
-        network.to(device=device, dtype=dtype).eval()
+        network.to(device=device, dtype=dtype).eval().requires_grad_(False)
         options = dict(description["denoiser"])
         return Parameterised(
             network, **(options | {"process": _process(options.get("process"))}), about=about
@@ -205,9 +205,9 @@ def _only(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Refuse a key that nobody reads."""
     for key in given:
         if key not in known:
-            close = nearest(str(key), known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"{where}: unknown key {key!r}{hint} There are {quoted(known)}.")
+            raise ParameterError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, known) or '.'} There are {quoted(known)}."
+            )
 
 
 def _safetensors() -> ModuleType:

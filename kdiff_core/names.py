@@ -36,6 +36,12 @@ def nearest(name: str, among: Iterable[str], n: int = 5) -> list[str]:
     return [written[key] for key in difflib.get_close_matches(normalise(name), written, n)]
 
 
+def did_you_mean(name: object, among: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?``, of the nearest of some names, for a message; empty if none is near."""
+    close = nearest(str(name), among, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def quoted(names: Iterable[str], last: str = "and") -> str:
     """Return the names as a message has them: ``'a', 'b' and 'c'``."""
     words = [repr(name) for name in names]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from attrs import field, frozen
 from torch import Tensor
 
 from .errors import DenoiserError, ParameterError
+from .known_levels import RunLevels, known
 from .lookup import get_process
-from .names import nearest, quoted
+from .names import did_you_mean, quoted
 from .predictions import (
     ALIASES,
     INPUTS,
@@ -32,12 +33,29 @@ def _to_process(process: Process | str | None) -> Process:
     return None if process is None else get_process(process)  # type: ignore[return-value]
 
 
+class Factors(NamedTuple):
+    """What each sample's level is to a network.
+
+    Attributes:
+        c_in: Factor of its input, ``(B, 1, ...)``.
+        time: What it is told, ``(B,)``.
+        c_skip: Weight of the state, ``(B, 1, ...)``.
+        c_out: Weight of its output, ``(B, 1, ...)``, with the sign.
+    """
+
+    c_in: Tensor
+    time: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+
+
 @frozen(eq=False)
 class Parameterised:
     """A denoiser made of a network ``network(c_in x, time, **cond)``.
 
-    Weights and time are computed in float64 on the device of the levels. The network gets its input in its
-    own dtype; the time, which half precision would round to other timesteps, in float32 at least.
+    Weights and time are computed in float64 on the device of the levels; in a run of a plan once for all of
+    its levels, unless `prediction` or `time` is a function. The network gets its input in its own dtype; the
+    time, which half precision would round to other timesteps, in float32 at least.
 
     Args:
         network: A module, or any function of a state ``(B, ...)``, a time ``(B,)`` and conditions by name.
@@ -132,10 +150,21 @@ class Parameterised:
     @property
     def dtype(self) -> torch.dtype | None:
         """What the network computes in, if it says."""
-        parameters = getattr(self.network, "parameters", None)
-        if self._dtype is None and callable(parameters):
-            return next((p.dtype for p in parameters() if p.is_floating_point()), None)
+        if self._dtype is None:
+            return next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
         return self._dtype
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The network's parameters; a plain function has none."""
+        found = getattr(self.network, "parameters", None)
+        return iter(found()) if callable(found) else iter(())
+
+    def to(self, device: Any) -> Parameterised:
+        """Move the network to a device, in place, unless it is a plain function; return the denoiser."""
+        move = getattr(self.network, "to", None)
+        if callable(move):
+            move(device)
+        return self
 
     def __call__(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
         """Return the denoised state.
@@ -148,16 +177,16 @@ class Parameterised:
         Raises:
             DenoiserError: The network returned something other than a tensor of the state's shape.
         """
-        level = self.level(sigma)
-        output = self._halves(x, self._raw(x, level, cond))[0]
+        factors, output = self._raw(x, sigma, cond)
+        if self.learned_variance:
+            output = self._halves(x, output)[0]
         if output.shape != x.shape:
             raise DenoiserError(
                 f"the network returned the shape {tuple(output.shape)} for a state {tuple(x.shape)}"
                 + ("; is it learned_variance=True?" if output.shape[1:2] == (2 * x.shape[1],) else "")
             )
-        c_skip, c_out = (_beside(weight, x) for weight in self._weights(level))
-        state = x.to(c_skip.dtype)
-        return torch.addcmul(c_skip * state, -c_out if self.negated else c_out, output.to(state)).to(x.dtype)
+        state = x.to(factors.c_skip.dtype)
+        return torch.addcmul(factors.c_skip * state, factors.c_out, output.to(state)).to(x.dtype)
 
     def variance(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
         """Return the channels of the network's output that are no prediction, ``(B, C, ...)``, as they are.
@@ -175,7 +204,7 @@ class Parameterised:
         """
         if not self.learned_variance:
             raise ParameterError("Parameterised: the network has no variance; learned_variance is False")
-        return self._halves(x, self._raw(x, self.level(sigma), cond))[1]
+        return self._halves(x, self._raw(x, sigma, cond)[1])[1]
 
     def level(self, sigma: Tensor) -> Level:
         """Return the level of each sample, ``(B,)``, in float64 (float32 where the device has none)."""
@@ -194,22 +223,44 @@ class Parameterised:
         exact = torch.float64 if (dtype or self.dtype) == torch.float64 else torch.float32
         return (time * self.time_scale).to(self.time_dtype or exact)
 
-    def _raw(self, x: Tensor, level: Level, cond: Mapping[str, Any]) -> Tensor:
-        """Return the network's whole output."""
+    def _factors(self, x: Tensor, sigma: Tensor, dtype: torch.dtype) -> Factors:
+        """Return the factors at each sample's level: those of the run's levels, if it is one of them."""
+        found = None if callable(self.time) or callable(self.prediction) else known(sigma)
+        if found is None:
+            return self._computed(x, self.level(sigma), dtype)
+        key = (self, len(sigma), x.ndim, wide(x), dtype)
+        if key not in found.run.kept:
+            found.run.kept[key] = self._of_run(x, found.run, len(sigma), dtype)
+        factors: Factors = found.run.kept[key][found.evaluation]
+        return factors._replace(time=factors.time.clone())  # a network may write to it
+
+    def _of_run(self, x: Tensor, run: RunLevels, size: int, dtype: torch.dtype) -> list[Factors]:
+        """Return the factors at each level of a run, for a batch."""
+        with torch.inference_mode(False):  # later calls may record gradients
+            levels = self.level(run.values().repeat_interleave(size))
+            columns = [torch.split(each, size) for each in self._computed(x, levels, dtype)]
+        return [Factors(*row) for row in zip(*columns, strict=True)]
+
+    def _computed(self, x: Tensor, level: Level, dtype: torch.dtype) -> Factors:
+        """Return the factors at levels, for states like `x` and a network of a dtype."""
+        c_skip, c_out = (_beside(weight, x) for weight in self._weights(level))
+        c_in, time = _beside(INPUTS[self.input](level), x), self._time(level, dtype)
+        return Factors(c_in, time, c_skip, -c_out if self.negated else c_out)
+
+    def _raw(self, x: Tensor, sigma: Tensor, cond: Mapping[str, Any]) -> tuple[Factors, Tensor]:
+        """Return the factors and the network's whole output."""
         dtype = self.dtype or x.dtype
-        seen = (x * _beside(INPUTS[self.input](level), x)).to(dtype)
-        output = self.network(seen, self._time(level, dtype), **cond)
+        factors = self._factors(x, sigma, dtype)
+        output = self.network((x * factors.c_in).to(dtype), factors.time, **cond)
         if not isinstance(output, Tensor):
             raise DenoiserError(
                 f"the network returned a {type(output).__name__}, no tensor; give a function that takes the "
                 "tensor out of it"
             )
-        return output
+        return factors, output
 
     def _halves(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the prediction and the variance of an output."""
-        if not self.learned_variance:
-            return output, output[:, :0]
         if x.ndim < 2 or output.shape[1:2] != (2 * x.shape[1],):
             raise DenoiserError(
                 f"learned_variance: the network returned the shape {tuple(output.shape)} for a state "
@@ -245,9 +296,9 @@ def _known(kind: str, name: Any, names: Mapping[str, Any]) -> Any:
         ParameterError: Nothing.
     """
     if name not in names:
-        close = nearest(str(name), names, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"Parameterised: {kind}={name!r}: there are {quoted(names)}{hint}")
+        raise ParameterError(
+            f"Parameterised: {kind}={name!r}: there are {quoted(names)}{did_you_mean(name, names)}"
+        )
     return names[name]
 
 

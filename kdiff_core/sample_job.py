@@ -55,6 +55,10 @@ def _dtype_name(value: Any) -> str:
     return "float32" if value is None else str(value).removeprefix("torch.")
 
 
+def _compiled_part(value: Any) -> Any:
+    return "model" if value is True else value or False
+
+
 def _device_name(value: Any) -> str | None:
     return None if value is None else str(value)
 
@@ -98,8 +102,11 @@ class SampleJob:
         resize: Whether files of another size than the samples are scaled to cover them, and cut.
         variation_seed: Seed, or one for each sample, towards whose noise the initial noise is turned.
         variation_strength: How far, 0 to 1.
+        compile: What goes through `torch.compile`: "model" (or True), "run" (model and updates of all steps
+            in one; not beside `chunk` and `offload`), or nothing.
 
     Raises:
+        CapabilityError: What is given beside a compiled run needs Python between its steps.
         ParameterError: `n`, `steps` or `evaluations` is no whole number of at least 1; or `evaluations` is
             given beside `steps` or `levels`.
     """
@@ -134,6 +141,7 @@ class SampleJob:
     resize: bool = False
     variation_seed: int | tuple[int, ...] | None = field(default=None, converter=_listed)
     variation_strength: float = 0.0
+    compile: bool | str = field(default=False, converter=_compiled_part)
 
     def __attrs_post_init__(self) -> None:
         if self.n is None:
@@ -151,6 +159,12 @@ class SampleJob:
                     + ("the levels" if self.levels is not None else f"steps={self.steps}")
                 )
         check_begin(self)
+        if self.compile:
+            from .compiling import check_compile, refuse_beside_compiled_run
+
+            check_compile(self.compile)
+            if self.compile == "run":
+                refuse_beside_compiled_run(chunk=self.chunk, offload=self.offload)
         numbers = self.index if isinstance(self.index, tuple) else () if self.index is None else ("",)
         if not all(isinstance(number, SupportsIndex) for number in numbers):
             raise ParameterError(
@@ -168,8 +182,11 @@ class SampleJob:
 
         return job_of(manifest)
 
-    def setup(self) -> Setup:
+    def setup(self, model: Any = None) -> Setup:
         """Build and check everything; the model is not called.
+
+        Args:
+            model: The model of another job's setup, in place of building the same again.
 
         Raises:
             KdiffError: Something does not exist or does not fit; the message says what would be right.
@@ -177,11 +194,12 @@ class SampleJob:
         import torch
 
         from .chunking import Chunked
+        from .compiling import Compiled
         from .noise import KeyedNoise
 
         sampler_name, schedule_name = self._names()
         sampler = get_sampler(sampler_name, **self.sampler_options)
-        model = get_denoiser(self.model, **self.model_options)
+        model = get_denoiser(self.model, **self.model_options) if model is None else model
         where = device_of(model, self.device)
         if isinstance(self.model, str) and callable(getattr(model, "to", None)):
             model = model.to(where)
@@ -197,9 +215,9 @@ class SampleJob:
         cond |= text_condition(model, "prompt", self.prompt, self.n)
         schedule, grid = self._grid(schedule_name, model, sampler)
         like = torch.empty((self.n, *shape), dtype=dtype_of(self.dtype), device=where)
-        denoiser, x0 = guided(self, model), None
-        if self.chunk is not None:  # inside of what knows something of each sample
-            denoiser = Chunked(denoiser, self.chunk)
+        called = Compiled(model) if self.compile == "model" else model
+        # Guidance and masks know something of each sample, and so go around the chunks.
+        denoiser, x0 = guided(self, called if self.chunk is None else Chunked(called, self.chunk)), None
         if self.init is not None:
             x0, mask = known_of(model, self.init, self.mask, like, self.resize)
             denoiser = denoiser if mask is None else get_guidance("inpaint", denoiser, x0, mask)

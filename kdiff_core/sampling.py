@@ -68,6 +68,7 @@ def sample(
     variation_strength: float = 0.0,
     chunk: int | Literal["auto"] | None = None,
     offload: bool = False,
+    compile: bool | str = False,
 ) -> Any:
     """Sample from a model, everything by name. No gradient is recorded.
 
@@ -109,6 +110,8 @@ def sample(
         variation_strength: How far, 0 to 1.
         chunk: Most samples of a model call, or "auto": fewer where memory does not suffice. Default: all.
         offload: Keep states that wait for a later step on the CPU.
+        compile: What goes through `torch.compile`: "model" (or True), or "run" (model and updates of all
+            steps in one; no callback, progress, trajectory, chunk or offload). Default: nothing.
 
     Returns:
         The samples, ``(n, ...)``: images, where the model decodes its states to them. With `trajectory`, the
@@ -128,6 +131,7 @@ def sample(
         device, dtype, levels, evaluations=evaluations, prompt=prompt, negative=negative, guide=guide,
         guide_options=guide_options or {}, init=init, strength=strength, mask=mask, resize=resize,
         variation_seed=variation_seed, variation_strength=variation_strength, chunk=chunk, offload=offload,
+        compile=compile,
     )  # fmt: skip
     setup = job.setup()
     result = setup.run(callback, progress, trajectory)

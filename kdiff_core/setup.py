@@ -116,6 +116,7 @@ class Setup(NamedTuple):
                 progress=progress,
                 trajectory=trajectory,
                 offload=job.offload,
+                compile="run" if job.compile == "run" else False,  # a compiled model is part of the denoiser
             )
         if job.mask is not None:  # some samplers end a little above level 0
             result.x = self.denoiser.restored(result.x)
@@ -129,8 +130,12 @@ class Setup(NamedTuple):
         Raises:
             CapabilityError: The sampler has no plan, or the model reads values.
         """
+        from attrs import evolve
+
         from .estimate import memory
 
+        if self.job.compile:  # counted as it is before it is compiled
+            return evolve(self.job, compile=False).setup(self.model).memory()
         plan = self.plan()
         if plan is None:
             raise CapabilityError(f"{self.sampler!r} has no plan, whose states could be counted")

@@ -6,6 +6,7 @@ the same, bit for bit, for any number of processes and after any crash.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from attrs import evolve, field, frozen
 from .errors import ParameterError
 from .files import write_whole
 from .manifest import dumped, manifest_of, read_manifest, write_npz
+from .names import quoted
 from .setup import at_least_one
 
 if TYPE_CHECKING:
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 256
 INDEX = "shards.json"
 # What a job may have one of for each sample.
-_EACH = ("seed", "label", "prompt", "negative", "variation_seed")
+_EACH = ("seed", "label", "prompt", "negative", "variation_seed", "init", "mask")
 # What a run may have otherwise than the one that began the folder.
 _FREE = ("torch", "cpu", "threads", "gpu", "device", "evaluations")
+_SHARD = re.compile(r"shard-\d+\.npz")
 
 
 @frozen
@@ -40,28 +43,39 @@ class Process:
     Attributes:
         rank: Its number, from 0.
         world: How many there are.
-        device: The accelerator it is to use, or None.
+        local: Its number on its machine.
+
+    Raises:
+        ParameterError: They do not fit together.
     """
 
     rank: int = 0
     world: int = 1
-    device: str | None = None
+    local: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        if not (0 <= self.rank < self.world and self.local >= 0):
+            raise ParameterError(f"rank={self.rank}, world={self.world}: 0 <= rank < world is needed")
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> Process:
         """Return what ``accelerate launch`` and ``torchrun`` say, or the only process.
 
         Raises:
-            ParameterError: ``RANK`` and ``WORLD_SIZE`` are not what they set.
+            ParameterError: ``RANK``, ``WORLD_SIZE`` or ``LOCAL_RANK`` are not what they set.
         """
-        rank, world = (environment.get(name, usual) for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1")))
-        if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-            raise ParameterError(f"RANK={rank!r}, WORLD_SIZE={world!r}: 0 <= RANK < WORLD_SIZE is needed")
+        usual = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        given = {name: environment.get(name, value) for name, value in usual.items()}
+        if bad := [f"{name}={value!r}" for name, value in given.items() if not value.isdecimal()]:
+            raise ParameterError(f"{bad[0]} must be a whole number, as torchrun sets it")
+        return cls(*map(int, given.values()))
+
+    def take_gpu(self) -> None:
+        """Make "cuda" stand for a GPU of its own, where processes share a machine."""
         import torch
 
-        several = int(world) > 1 and torch.cuda.is_available()
-        device = f"cuda:{environment.get('LOCAL_RANK', rank)}" if several else None
-        return cls(int(rank), int(world), device)
+        if self.world > 1 and torch.cuda.is_available():
+            torch.cuda.set_device(self.local % torch.cuda.device_count())
 
 
 @frozen
@@ -72,7 +86,7 @@ class Shards:
     again.
 
     Args:
-        job: All of it; `n` samples.
+        job: All of it; `n` samples. An array to begin with is one for each sample if its first axis is n.
         folder: Where the files go; made if it is not there.
         size: Samples in a file, and of a batch; the last file may have fewer.
 
@@ -101,22 +115,34 @@ class Shards:
         job, first = self.job, number * self.size
         here = slice(first, min(first + self.size, job.n))
         index = range(job.n) if job.index is None else job.index
-        given = {name: getattr(job, name, None) for name in _EACH}
-        each = {name: value[here] for name, value in given.items() if isinstance(value, tuple)}
+        given = {name: getattr(job, name) for name in _EACH}
+        each = {name: value[here] for name, value in given.items() if _is_each(value, job.n)}
         return evolve(job, n=here.stop - here.start, index=tuple(index[here]), **each)
 
     def missing(self) -> list[int]:
         """Numbers of the files that are not there, or are not whole."""
         return [number for number in range(self.count) if not self._whole(number)]
 
+    def setup(self) -> Setup:
+        """Build and check the run of the first file; the model is not called.
+
+        Raises:
+            KdiffError: As `SampleJob.setup`.
+        """
+        return self.part(0).setup()
+
     def run(
-        self, process: Process | None = None, on_file: Callable[[Path, Setup], None] | None = None
+        self,
+        process: Process | None = None,
+        on_file: Callable[[Path, Setup], None] | None = None,
+        first: Setup | None = None,
     ) -> list[Path]:
         """Make the files that this process is to make and that are not there yet.
 
         Args:
             process: This process. Default: what the environment says.
             on_file: Called after each file, with it and its run.
+            first: What `setup` returned, in place of building it again.
 
         Returns:
             The files made.
@@ -126,28 +152,25 @@ class Shards:
             KdiffError: Something of the job does not fit.
         """
         process = Process.current() if process is None else process
-        first = self._setup(0, None, process)
+        process.take_gpu()
+        first = self.setup() if first is None else first
         self._claim(first)
         made = []
         for number in self.missing():
-            if number % process.world != process.rank:
-                continue
-            setup = first if number == 0 else self._setup(number, first.model, process)
-            result = setup.run()
-            host = result.x.detach().cpu()
-            samples = (host.float() if host.dtype.itemsize < 4 else host).numpy()  # NumPy has no bfloat16
-            arrays = {"samples": samples, "index": list(setup.job.index or ())}
-            write_npz(self.file(number), arrays, manifest_of(setup, result))
-            made.append(self.file(number))
-            if on_file is not None:
-                on_file(made[-1], setup)
+            if number % process.world == process.rank:
+                setup = self.part(number).setup(first.model)
+                self._make(self.file(number), setup)
+                made.append(self.file(number))
+                if on_file is not None:
+                    on_file(made[-1], setup)
         return made
 
-    def _setup(self, number: int, model: Any, process: Process) -> Setup:
-        job = self.part(number)
-        if job.device is None and process.device is not None:
-            job = evolve(job, device=process.device)
-        return job.setup(model)
+    def _make(self, file: Path, setup: Setup) -> None:
+        """Sample, and write one file; which of several GPUs it was made on is not said in it."""
+        result = setup.run()
+        arrays = {"samples": as_array(setup.decoded(result.x)), "index": list(setup.job.index or ())}
+        where = setup.job.device or setup.like.device.type
+        write_npz(file, arrays, manifest_of(setup, result, device=where))
 
     def _whole(self, number: int) -> bool:
         """Whether a file is there and holds what it should; files are renamed when they are whole."""
@@ -157,7 +180,7 @@ class Shards:
         if not file.exists():
             return False
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
                 return list(stored["index"]) == list(self.part(number).index or ())
         except (OSError, ValueError, KeyError, BadZipFile, EOFError):
             return False
@@ -168,38 +191,70 @@ class Shards:
         Raises:
             ParameterError: It is of another job, or has files of which nobody knows.
         """
-        manifest = manifest_of(setup)
-        for name in (*_FREE, "noise", "n", "label"):
-            manifest.pop(name, None)
-        job = self.job
-        labels = list(job.label) if isinstance(job.label, tuple) else job.label
-        mine = json.loads(
-            dumped(
-                {
-                    "n": job.n,
-                    "size": self.size,
-                    "seed": job.seed,
-                    "index": job.index,
-                    "label": labels,
-                    **manifest,
-                }
-            )
-        )
+        mine = self._identity(setup)
         self.folder.mkdir(parents=True, exist_ok=True)
         index = self.folder / INDEX
+        # Other processes may be at it: files that were there before the index are nobody's.
+        strays = [file.name for file in self.folder.iterdir() if _SHARD.fullmatch(file.name)]
         if not index.exists():
-            if any(re.fullmatch(r"shard-\d+\.npz", file.name) for file in self.folder.iterdir()):
-                raise ParameterError(f"{self.folder}: has shards but no {INDEX}; take an empty folder")
+            if strays:
+                raise ParameterError(
+                    f"{self.folder}: has {strays[0]}, but no {INDEX} that says of what; take an empty folder"
+                )
             write_whole(index, json.dumps(mine, indent=1).encode())
             return
-        theirs = json.loads(index.read_text(encoding="utf-8"))
+        theirs = _read_index(self.folder)
         other = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
         if other:
             key = other[0]
             raise ParameterError(
-                f"{self.folder} holds the samples of another job ({', '.join(other)} differ: {key} is "
-                f"{theirs.get(key)!r:.80} there, {mine.get(key)!r:.80} here); take another folder"
+                f"{self.folder} holds the samples of another job, which differs in {quoted(other)}: {key} is "
+                f"{theirs.get(key)!r:.80} there, {mine.get(key)!r:.80} here; take another folder"
             )
+
+    def _identity(self, setup: Setup) -> dict[str, Any]:
+        """Return what decides the samples, as JSON has it."""
+        manifest = manifest_of(setup)
+        for name in (*_FREE, "noise"):
+            del manifest[name]
+        job = self.job
+        whole = {name: getattr(job, name) for name in ("n", "index", *_EACH)}
+        for name in ("init", "mask"):  # files stand in the manifest
+            whole[name] = manifest[name] if isinstance(whole[name], str | Path) else _digest(whole[name])
+        text = dumped({**manifest, **whole, "size": self.size})
+        found: dict[str, Any] = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))  # of an object's repr
+        return found
+
+
+def as_array(x: Any) -> Any:
+    """Return a tensor as an array; NumPy has no bfloat16, float32 holds it exactly."""
+    host = x.detach().cpu()
+    return (host.float() if host.dtype.itemsize < 4 else host).numpy()
+
+
+def _is_each(value: Any, n: int) -> bool:
+    """Whether it is one for each of n samples; an array for a batch of one is for all."""
+    return isinstance(value, tuple) or (hasattr(value, "shape") and n > 1 and value.shape[:1] == (n,))
+
+
+def _digest(array: Any) -> str | None:
+    """Return what tells an array from another, None for nothing."""
+    import torch
+
+    if array is None:
+        return None
+    data = as_array(torch.as_tensor(array))
+    return f"{data.shape} {hashlib.sha256(data.tobytes()).hexdigest()}"
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no mapping")
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{folder / INDEX} cannot be read: {error}") from error
+    return found
 
 
 def read_shards(folder: str | Path) -> dict[str, Any]:
@@ -218,7 +273,7 @@ def read_shards(folder: str | Path) -> dict[str, Any]:
         raise ParameterError(
             f"{place}: no {INDEX}; `kdiff sample --output {place}/` makes a folder of samples"
         )
-    about = json.loads((place / INDEX).read_text(encoding="utf-8"))
+    about = _read_index(place)
     count = -(-about["n"] // about["size"])
     files = [place / f"shard-{number:05d}.npz" for number in range(count)]
     lacking = [file.name for file in files if not file.exists()]

@@ -75,13 +75,18 @@ class TrainingLoss(Protocol):
 class Augmentation(Protocol):
     """Changes images in a batch, and tells the network how, so that it does not leak into what is drawn.
 
-    Attributes:
-        size: Length of the vector that describes a change; all zero describes none.
-        draws: Number of uniform numbers that one image takes.
+    `size` and `draws` may be attributes or properties.
     """
 
-    size: int
-    draws: int
+    @property
+    def size(self) -> int:
+        """Length of the vector that describes a change; all zero describes none."""
+        ...
+
+    @property
+    def draws(self) -> int:
+        """Number of uniform numbers that one image takes."""
+        ...
 
     def __call__(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return the changed images ``(B, C, H, W)`` and what was done, ``(B, size)``.

@@ -106,15 +106,31 @@ def test_no_plugin_is_imported_from_outside_itself(path):
     assert found <= {own}
 
 
+MODULE_OF = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn"}
+
+
+@cache
+def declared(extra):
+    """The modules that come with an extra, and with the extras that it includes; "" is every installation."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = set()
+    for need in project["optional-dependencies"][extra] if extra else project["dependencies"]:
+        name, more = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", need).groups()
+        if name == project["name"]:
+            found = found.union(*map(declared, more.split(",")))
+        else:
+            found.add(MODULE_OF.get(name, name.replace("-", "_")))
+    return found
+
+
 @sources
 def test_what_is_imported_is_declared(path):
     """What a module needs as soon as it is loaded comes with every installation, or with its part's extra."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     parts = {"cli": "cli", "testing": "testing", "diffusers.py": "diffusers", "kdiff_train": "train"}
     extras = [extra for part, extra in parts.items() if part in path.parts]
-    needs = [*project["dependencies"], *(n for e in extras for n in project["optional-dependencies"][e])]
-    declared = {re.split(r"[^\w-]", need)[0].replace("-", "_").replace("pyyaml", "yaml") for need in needs}
-    known = declared | {"attr", "kdiff_core", *PLUGINS} | sys.stdlib_module_names
+    known = set().union(
+        *map(declared, ["", *extras]), {"attr", "kdiff_core", *PLUGINS}, sys.stdlib_module_names
+    )
     assert {name.split(".")[0] for name in imports_at_once(path)} <= known
 
 

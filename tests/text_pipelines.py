@@ -46,12 +46,12 @@ def t5(cls, config, channels=8):
     return cls(config(vocab_size=30, d_model=channels, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
 
 
-def vae(shift=None):
-    """From 4 latent channels to images of twice their size."""
+def vae(shift=None, channels=4):
+    """From latents to images of twice their size."""
     torch.manual_seed(1)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     return hf.AutoencoderKL(
-        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, shift_factor=shift, **blocks
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=channels, shift_factor=shift, **blocks
     )
 
 
@@ -67,23 +67,25 @@ def unet(**more):
     return hf.UNet2DConditionModel(**config | more)
 
 
-def transformer_sd3():
+def transformer_sd3(**more):
     torch.manual_seed(0)
-    return hf.SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=8,
-        num_attention_heads=2, joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=16,
-        pos_embed_max_size=16,
-    )  # fmt: skip
+    config = {
+        "sample_size": 8, "patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 3,
+        "attention_head_dim": 8, "num_attention_heads": 2, "joint_attention_dim": 16,
+        "caption_projection_dim": 16, "pooled_projection_dim": 16, "pos_embed_max_size": 16,
+    }  # fmt: skip
+    return hf.SD3Transformer2DModel(**config | more)
 
 
-def transformer_flux():
+def transformer_flux(**more):
     """Guidance-distilled."""
     torch.manual_seed(0)
-    return hf.FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=2, num_single_layers=1, attention_head_dim=16,
-        num_attention_heads=2, joint_attention_dim=8, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
-        guidance_embeds=True,
-    )  # fmt: skip
+    config = {
+        "patch_size": 1, "in_channels": 16, "num_layers": 2, "num_single_layers": 1,
+        "attention_head_dim": 16, "num_attention_heads": 2, "joint_attention_dim": 8,
+        "pooled_projection_dim": 8, "axes_dims_rope": (4, 4, 8), "guidance_embeds": True,
+    }  # fmt: skip
+    return hf.FluxTransformer2DModel(**config | more)
 
 
 def stable_diffusion():

@@ -1,10 +1,11 @@
-"""Diffusers' pipelines with tiny networks of random weights, made here from configs."""
+"""Tiny pipelines of diffusers without text encoders, and the calls of each kind; networks of `text_pipelines`."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import diffusers as hf
+import text_pipelines
 import torch
 
 from kdiff_sd.diffusers import KDiffScheduler
@@ -12,7 +13,7 @@ from kdiff_sd.diffusers import KDiffScheduler
 IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 MASK = (IMAGE[:, :1] > 0.5).float()
 # What Stable Diffusion was trained on.
-BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+BETAS = text_pipelines.BETAS | {"steps_offset": 1}
 
 
 def seeded(seed=0):
@@ -25,49 +26,28 @@ def normal(*shape, seed=0):
 
 @cache
 def vae(channels=4):
-    torch.manual_seed(1)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return hf.AutoencoderKL(
-        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=channels, shift_factor=0.0, **blocks
-    )
+    return text_pipelines.vae(0.0, channels)
 
 
 @cache
-def unet():
-    torch.manual_seed(0)
-    return hf.UNet2DConditionModel(
-        sample_size=8,
-        layers_per_block=1,
-        block_out_channels=(4, 8),
-        norm_num_groups=4,
-        cross_attention_dim=8,
-        attention_head_dim=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )
-
-
-@cache
-def unet_xl():
-    torch.manual_seed(0)
-    extra = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
-    config = {key: value for key, value in unet().config.items() if key[0] != "_"}
-    return hf.UNet2DConditionModel(**config | extra | {"projection_class_embeddings_input_dim": 56})
+def unet(**more):
+    return text_pipelines.unet(attention_head_dim=4, **more)
 
 
 @cache
 def transformer(kind):
-    torch.manual_seed(0)
-    if kind == "sd3":
-        return hf.SD3Transformer2DModel(
-            sample_size=8, patch_size=1, in_channels=16, out_channels=16, num_layers=1, attention_head_dim=8,
-            num_attention_heads=2, joint_attention_dim=8, caption_projection_dim=16, pooled_projection_dim=8,
-            pos_embed_max_size=16,
-        )  # fmt: skip
-    return hf.FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
-        num_attention_heads=2, joint_attention_dim=8, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
+    if kind == "flux":
+        return text_pipelines.transformer_flux(num_layers=1, guidance_embeds=False)
+    return text_pipelines.transformer_sd3(
+        patch_size=1, in_channels=16, out_channels=16, num_layers=1, joint_attention_dim=8,
+        pooled_projection_dim=8,
     )  # fmt: skip
+
+
+def unet_xl():
+    return unet(
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=56
+    )
 
 
 @cache

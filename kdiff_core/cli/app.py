@@ -10,8 +10,9 @@ import typer
 
 from .. import __version__
 from ..errors import KdiffError
-from . import check, explain, hosts, listing, plot, sample, tune
+from . import check, doctor, explain, hosts, listing, plot, sample, tune
 from .console import console
+from .plugged import Commands
 
 HELP = """Diffusion samplers, schedules and models by name.
 
@@ -20,6 +21,7 @@ HELP = """Diffusion samplers, schedules and models by name.
 
 app = typer.Typer(
     name="kdiff",
+    cls=Commands,
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -31,6 +33,7 @@ listing.add_to(app)
 hosts.add_to(app)
 explain.add_to(app)
 check.add_to(app)
+doctor.add_to(app)
 plot.add_to(app)
 tune.add_to(app)
 

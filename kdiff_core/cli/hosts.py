@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ParameterError
 from ..lookup import list_plugins
-from ..names import nearest, quoted
+from ..names import did_you_mean, quoted
 from .console import say, say_json
 
 PACK = "pack"
@@ -60,9 +60,7 @@ def hosts(
         say_json(rows) if as_json else say("\n".join(f"{name:10} {place}" for name, place in rows.items()))
         return
     if host not in found:
-        close = nearest(host, found, 1)
-        mean = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"no host {host!r}{mean}; there are {quoted(found)}")
+        raise ParameterError(f"no host {host!r}{did_you_mean(host, found)}; there are {quoted(found)}")
     if to is None:
         if link:
             raise ParameterError("--link needs --to FOLDER, where the link is made")

@@ -29,6 +29,7 @@ _HELP = {
     "condition": "List the conditions that networks take.\n\nExample: `kdiff conditions`",
     "augmentation": "List the augmentations of training images.\n\nExample: `kdiff augmentations`",
     "features": "List the networks that evaluation compares images by.\n\nExample: `kdiff features`",
+    "command": "List the commands that plugins add.\n\nExample: `kdiff commands`, then `kdiff train --help`.",
 }
 Hosts = Annotated[bool, typer.Option("--hosts", help="Also other names, and the hosts' own variants.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -21,9 +21,10 @@ PREVIEWS = (".png",)
 def write(file: Path, setup: Setup, result: Result, columns: int | None) -> str:
     """Write the samples with their manifest."""
     from ..manifest import manifest_of, write_npz, write_png
+    from ..shards import as_array
 
     if file.suffix.lower() == ".npz":
-        write_npz(file, {"samples": _array(setup.decoded(result.x))}, manifest_of(setup, result))
+        write_npz(file, {"samples": as_array(setup.decoded(result.x))}, manifest_of(setup, result))
     else:
         from . import picture
 
@@ -79,12 +80,6 @@ def write_plan(file: Path, setup: Setup) -> str:
 
     write_whole(file, json.dumps(plan_of(setup).to_dict(), indent=1).encode())
     return str(file)
-
-
-def _array(x: Any) -> Any:
-    """Return a tensor as an array; NumPy has no bfloat16, float32 holds it exactly."""
-    host = x.detach().cpu()
-    return (host.float() if host.dtype.itemsize < 4 else host).numpy()
 
 
 def same(file: Path, other: Path) -> bool:

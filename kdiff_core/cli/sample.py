@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ParameterError
+from . import many
 from . import sample_options as given
 from .checks import check_distinct, check_file, check_options
 from .console import console, parse_options, say
@@ -67,8 +68,10 @@ def sample(
     dtype: given.Dtype = "float32",
     chunk: given.Chunk = None,
     offload: given.Offload = False,
+    compile: given.Compile = None,
     dry_run: given.DryRun = False,
     output: given.Output = None,
+    shard_size: given.ShardSize = None,
     trajectory: given.Trajectory = None,
     preview: given.Preview = None,
     save_plan: given.SavePlan = None,
@@ -77,44 +80,54 @@ def sample(
 ) -> None:
     """Sample from a model and write a picture that remembers how it was made.
 
-    Without arguments: 64 handwritten digits, to `digits.png`.
+    Without arguments: 64 handwritten digits, to `mnist.png`.
 
-    Example: `kdiff sample digits -s "DPM++ 2M SDE Karras" --class 7 --guidance 2 -o sevens.png`
+    Example: `kdiff sample mnist -s "DPM++ 2M SDE Karras" --class 7 --guidance 2 -o sevens.png`
 
     Example: `kdiff sample --model diffusers:FOLDER --prompt "a cat" --negative "a dog" --guidance 6`
+
+    Example: `kdiff sample -n 50000 --class 0-9 -o shards/` for files of 256; again to go on where it stopped
     """  # fmt: skip
     from ..sample_job import SampleJob
 
-    kinds = ((output, OUTPUTS), (trajectory, SHEETS), (preview, PREVIEWS), (save_plan, (".json",)))
-    for file, allowed in kinds:
-        check_file(file, allowed)
+    folder, file = many.split(output, shard_size, trajectory, preview, columns)
+    kinds = ((file, OUTPUTS), (trajectory, SHEETS), (preview, PREVIEWS), (save_plan, (".json",)))
+    for each, allowed in kinds:
+        check_file(each, allowed)
     model = _one_model(name, model)
     parts = parse_options(options or [], ("sampler", "schedule", "model", "guide"))
     parts["model"] |= {key: v for key, v in (("height", height), ("width", width)) if v is not None}
     check_options(parts, model, sampler, schedule, guide)
+    n = n or (None if prompt is None else len(prompt)) or _SAMPLES
     job = SampleJob(
-        model, n or (None if prompt else _SAMPLES), sampler, schedule, steps, seed, None, _label(label),
+        model, n, sampler, schedule, steps, seed, None, _label(label, n),
         guidance, None, None, device, dtype, model_options=parts["model"],
         sampler_options=parts["sampler"], schedule_options=parts["schedule"], evaluations=evaluations,
         prompt=_texts(prompt), negative=_texts(negative), guide=guide, guide_options=parts["guide"],
         init=init, strength=strength, mask=mask, resize=resize,
         variation_seed=variation_seed, variation_strength=variation_strength,
-        chunk=_chunk(chunk), offload=offload,
+        chunk=_chunk(chunk), offload=offload, compile=compile or False,
     )  # fmt: skip
-    setup = _setup(job)
+    shards = many.shards(job, folder, shard_size)
+    setup = _setup(job if shards is None else shards.part(0))
     if dry_run:
         say(setup.memory().table())
         return
-    output = _output(output, model, setup)
-    check_file(output, OUTPUTS)
-    _check_images(setup, output, trajectory)
-    check_distinct({"--output": output, "--trajectory": trajectory, "--preview": preview})
     if save_plan is not None:
         plan_of(setup)  # refused now rather than after the run
+    if shards is not None:
+        many.run(shards, setup, save_plan)
+        return
+    file = _output(file, model, setup)
+    check_file(file, OUTPUTS)
+    _check_images(setup, file, trajectory)
+    check_distinct({"--output": file, "--trajectory": trajectory, "--preview": preview})
     result, seconds = _run(setup, trajectory is not None, preview_of(setup, preview))
-    written = [write(output, setup, result, columns)]
+    written = [write(file, setup, result, columns)]
     if trajectory is not None:
         written.append(write_trajectory(trajectory, setup, result, columns))
+    if preview is not None:
+        written.append(str(preview))
     if save_plan is not None:
         written.append(write_plan(save_plan, setup))
     _report(setup, result, seconds, written)
@@ -128,7 +141,7 @@ def replay(
 ) -> None:
     """Run again what made a file, and compare bit for bit: status 0 if equal, 1 if not.
 
-    Example: `kdiff replay digits.png`
+    Example: `kdiff replay mnist.png`
     """
     from ..manifest import data_change, differences, read_manifest
     from ..sample_job import SampleJob
@@ -170,7 +183,7 @@ def _one_model(argument: str | None, option: str | None) -> str:
     """Return the model, which is given as an argument or as an option."""
     if argument is not None and option is not None:
         raise ParameterError(f"two models are given, {argument!r} and --model {option!r}; give one")
-    return argument or option or "digits"
+    return argument or option or "mnist"
 
 
 def _texts(words: list[str] | None) -> str | tuple[str, ...] | None:
@@ -183,12 +196,17 @@ def _chunk(text: str | None) -> Any:
     return int(text) if text is not None and text.isdecimal() else text
 
 
-def _label(text: str | None) -> int | str | None:
-    """Return a class by its number, or else by its name."""
-    try:
+def _label(text: str | None, n: int) -> Any:
+    """Return a class by its number or its name; of a list such as 0-9 or 1,7 each in turn, n in all."""
+    if text is None or re.fullmatch(r"-?\d+", text):
         return None if text is None else int(text)
-    except ValueError:
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
         return text
+    ends = [[int(number) for number in part.split("-")] for part in text.split(",")]
+    classes = [label for part in ends for label in range(part[0], part[-1] + 1)]
+    if not classes:
+        raise ParameterError(f"--class {text}: write a list of classes as 0-9 or 1,7")
+    return tuple(classes[i % len(classes)] for i in range(n))
 
 
 def _setup(job: SampleJob) -> Setup:
@@ -238,7 +256,8 @@ def _run(setup: Setup, trajectory: bool, preview: Callback | None = None) -> tup
             if preview is not None:
                 preview(info)
 
-        result = setup.run(show, trajectory=trajectory)
+        in_one = setup.job.compile == "run"  # nothing is shown then, and a preview is refused
+        result = setup.run(preview if in_one else show, trajectory=trajectory)
     return result, time.perf_counter() - began
 
 

@@ -12,7 +12,7 @@ from .console import complete
 ModelArgument: TypeAlias = Annotated[
     str | None,
     typer.Argument(
-        help="A model; `kdiff denoisers` lists them. Default: digits.", autocompletion=complete("denoiser")
+        help="A model; `kdiff denoisers` lists them. Default: mnist.", autocompletion=complete("denoiser")
     ),
 ]
 Model: TypeAlias = Annotated[
@@ -47,7 +47,7 @@ Number: TypeAlias = Annotated[
 ]
 Label: TypeAlias = Annotated[
     str | None,
-    typer.Option("--class", help="Class of the samples, a number or a name. Default: any."),
+    typer.Option("--class", help="A number or a name; 0-9 or 1,7: each in turn. Default: any."),
 ]
 Prompts: TypeAlias = Annotated[
     list[str] | None,
@@ -100,12 +100,25 @@ Chunk: TypeAlias = Annotated[
 Offload: TypeAlias = Annotated[
     bool, typer.Option("--offload", help="Keep states that wait for a later step on the CPU.")
 ]
+Compile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="model|run", help="What torch compiles: the model, or the whole run. Default: nothing."
+    ),
+]
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Say how much memory the run would need; run nothing.")
 ]
 Output: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="A .png picture or an .npz array. Default: MODEL.png."),
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A .png picture, an .npz array, or a folder/ for many samples in files. Default: MODEL.png.",
+    ),
+]
+ShardSize: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Samples in each file of a folder, and of a batch. Default: 256.")
 ]
 Trajectory: TypeAlias = Annotated[
     Path | None,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdiff_core import Prediction
 from kdiff_core.errors import ParameterError
+from kdiff_core.known_levels import repeated
 from kdiff_core.state import check_output, flatten, rebuild
 
 from .guided import Cond, Guidance, copied
@@ -104,14 +105,25 @@ class Pairwise(Guidance):
 
 
 def _rows(change: Cond, cond: Cond, size: int) -> dict[str, Any]:
-    """Repeat each tensor of batch size 1 that replaces one with a row for each sample."""
+    """Repeat each tensor of batch size 1 that replaces one with a row for each sample.
+
+    Raises:
+        ParameterError: A tensor that does has rows for another number of samples.
+    """
     found = dict(change)
     for name, value in change.items():
         old = cond.get(name)
         if not isinstance(value, Tensor) or not isinstance(old, Tensor) or not value.ndim == old.ndim > 0:
             continue
-        if len(value) == 1 and len(old) == size:
-            found[name] = value.expand(size, *value.shape[1:])
+        if len(old) != size or len(value) == size:
+            continue
+        if len(value) != 1:
+            raise ParameterError(
+                f"the compared condition {name!r} has {len(value)} rows, in a call of {size} samples; give "
+                "it one row, or put guidance around the chunks of a batch: "
+                'get_guidance("cfg", Chunked(model, 4), uncond=...)'
+            )
+        found[name] = value.expand(size, *value.shape[1:])
     return found
 
 
@@ -120,7 +132,7 @@ def _one_call(denoiser: Any, x: Any, sigma: Tensor, conditions: Sequence[Cond]) 
     number, size = len(conditions), len(sigma)
     given = [leaf.repeat(number, *[1] * (leaf.ndim - 1)) for leaf in flatten(x)]
     whole = rebuild(x, given)
-    output = denoiser(whole, sigma.repeat(number), **_joined(conditions, size))
+    output = denoiser(whole, repeated(sigma, number), **_joined(conditions, size))
     parts = [torch.split(leaf, size) for leaf in check_output(output, whole, given)]
     # Copies, since a slice would hold the memory of the whole call.
     return [rebuild(x, [part[i].clone() for part in parts]) for i in range(number)]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdiff_core import Prediction
 from kdiff_core.errors import ParameterError, StateError
+from kdiff_core.known_levels import repeated
 from kdiff_core.parameters import whole
 from kdiff_core.state import check_output, wide
 
@@ -117,7 +118,7 @@ class Tiled:
         for at in range(0, len(tiles), chunk):
             some = tiles[at : at + chunk]
             given = torch.cat([cut(x, axes, tile) for tile in some])
-            outputs = call(given, sigma.repeat(len(some)), **self._conditions(cond, x, axes, some))
+            outputs = call(given, repeated(sigma, len(some)), **self._conditions(cond, x, axes, some))
             parts = [torch.split(check_output(output, given, [given])[0], len(x)) for output in outputs]
             size = [each.size + each.tail for each in axes]
             totals = totals or [x.new_zeros(*x.shape[:2], *size, dtype=wide(x)) for _ in parts]

@@ -21,7 +21,7 @@ from kdiff_core.names import quoted
 from kdiff_core.parameterisations import Parameterised
 
 from .diffusers_branches import Branch, branch_of
-from .scheduler_config import is_continuous
+from .scheduler_config import continuous_process, is_continuous, is_flow
 
 
 def _whole(x: Tensor) -> AbstractContextManager[None]:
@@ -63,6 +63,32 @@ class _Labelled(Network):
         """Call the model with ``class_labels``."""
         renamed = {"class_labels" if name == "label" else name: value for name, value in cond.items()}
         return super().call(x, t, renamed)
+
+
+@frozen(eq=False)
+class _Told(Network):
+    """A UNet2DConditionModel; one that is guidance-distilled is told a scale.
+
+    Args:
+        guidance: The scale.
+    """
+
+    guidance: float = field(default=3.5, kw_only=True)
+
+    def call(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Any:
+        """Call the model, with ``timestep_cond`` where it was made for that."""
+        size = self.model.config.get("time_cond_proj_dim")
+        if size is None:
+            return super().call(x, t, cond)
+        told = _waves(1000 * (self.guidance - 1), size, x).expand(len(x), size)
+        return super().call(x, t, {"timestep_cond": told, **cond})
+
+
+def _waves(value: float, size: int, like: Tensor) -> Tensor:
+    """Return a number's sines and cosines, of frequencies from 1 to 1/10000: how a UNet is told a scale."""
+    falling = torch.arange(size // 2, device=like.device) / (size // 2 - 1)
+    angle = value * 10000.0**-falling
+    return torch.cat([angle.sin(), angle.cos(), angle.new_zeros(size % 2)]).to(like.dtype)
 
 
 @frozen(eq=False)
@@ -109,11 +135,6 @@ class ModelDenoiser(Parameterised):
     Its arguments are those of `Parameterised`; `from_diffusers` makes one.
     """
 
-    def parameters(self) -> Iterator[Tensor]:
-        """The model's parameters."""
-        found: Iterator[Tensor] = self.network.parameters()  # type: ignore[attr-defined]
-        return found
-
     @property
     def data_sha256(self) -> str:
         """A hash of some values of each of its weights, which tells one model from another."""
@@ -153,7 +174,7 @@ def fingerprint(parameters: Iterable[Tensor]) -> str:
 # How each model is called, and its latents' shape where its config does not say: Flux and Wan.
 _MODELS: dict[str, tuple[type[Network], tuple[int, ...]]] = {
     "UNet2DModel": (_Labelled, ()),
-    "UNet2DConditionModel": (Network, ()),
+    "UNet2DConditionModel": (_Told, ()),
     "SD3Transformer2DModel": (Network, ()),
     "FluxTransformer2DModel": (_Flux, (128, 128)),
     "WanTransformer3DModel": (Network, (21, 60, 104)),
@@ -178,7 +199,8 @@ def from_diffusers(
         scheduler: A scheduler of diffusers, or its config.
         sample_shape: Of a state without its batch. Default: what the model's config says; of Flux 128 by 128
             latents, of Wan 21 frames of 60 by 104.
-        embedded_guidance: What a guidance-distilled Flux is told.
+        embedded_guidance: The scale that a guidance-distilled Flux or UNet (as those of latent consistency,
+            Luo et al. 2023, arXiv:2310.04378) is told.
         **options: Of `Parameterised`, in place of what the configs say.
 
     Raises:
@@ -202,7 +224,7 @@ def described(
     network_of, usual = _MODELS[kind]
     shape = tuple(sample_shape or _shape(model, usual))
     about: dict[str, Any] = {"sample_shape": shape}
-    more: dict[str, Any] = {"guidance": embedded_guidance} if network_of is _Flux else {}
+    more: dict[str, Any] = {"guidance": embedded_guidance} if network_of in (_Told, _Flux) else {}
     if kind == "UNet2DModel":
         about |= {"value_range": (-1.0, 1.0)}
         if classes := model.config.num_class_embeds:
@@ -227,11 +249,9 @@ def trained_as(scheduler: Any, tokens: int | None = None) -> dict[str, Any]:
     if hasattr(scheduler, "config"):
         config["_class_name"] = type(scheduler).__name__
     if is_continuous(config):
-        ends = {"sigma_min": config.get("sigma_min") or 0.002, "sigma_max": config.get("sigma_max") or 700.0}
-        process = get_process("edm", prediction="v_prediction", **ends)
-        return {"process": process, "time": "quarter_log"}
+        return {"process": continuous_process(config), "time": "quarter_log"}
     name = str(config.get("_class_name", ""))
-    if "shift" in config and "beta_schedule" not in config:
+    if is_flow(config):
         config["_class_name"] = "FlowMatch"  # whatever scheduler it drives
     needs_tokens = config.get("use_dynamic_shifting")
     process = get_process("diffusers", config=config, **({"tokens": tokens} if needs_tokens else {}))

@@ -98,7 +98,7 @@ def from_pipeline(
         height: Of the images, in pixels. Default: what the pipeline makes.
         width: Likewise.
         frames: Of the videos.
-        embedded_guidance: What a guidance-distilled Flux is told.
+        embedded_guidance: The scale that a guidance-distilled Flux or UNet is told.
 
     Raises:
         CapabilityError: Another pipeline.
@@ -120,6 +120,8 @@ def from_pipeline(
             f"{kind}: of two transformers or a time for each token; kdiff runs one of Wan 2.1"
         )
     model = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    if kind == "StableDiffusionXLPipeline":
+        _refuse_refiner(pipe)
     latents, images = _shapes(pipe, model, kind, height, width, frames)
     network, options = described(model, pipe.scheduler, latents, embedded_guidance)
     if pipe.vae.config.get("force_upcast") and pipe.vae.dtype == torch.float16:
@@ -147,7 +149,7 @@ def load_pipeline(
         height: Of the images, in pixels. Default: what the pipeline makes.
         width: Likewise.
         frames: Of the videos.
-        embedded_guidance: What a guidance-distilled Flux is told.
+        embedded_guidance: The scale that a guidance-distilled Flux or UNet is told.
         dtype: Of its weights, such as "bfloat16". Default: float32.
         variant: Of its files, such as "fp16".
         without: Names of components to leave out: of Stable Diffusion 3 "text_encoder_3" and "tokenizer_3".
@@ -187,6 +189,20 @@ def load_pipeline(
 
 def _kind(pipe: Any) -> str:
     return type(pipe).__name__
+
+
+def _refuse_refiner(pipe: Any) -> None:
+    """Refuse a UNet that is told something other than six numbers of the size beside the text."""
+    config = pipe.unet.config
+    text = pipe.text_encoder_2.config.projection_dim
+    if pipe.text_encoder is None or config.projection_class_embeddings_input_dim != text + 6 * (
+        config.addition_time_embed_dim or 0
+    ):
+        raise CapabilityError(
+            "StableDiffusionXLPipeline: a refiner's or another UNet, which is told a score in place of the "
+            "size, or is without the first text encoder; drive it by kdiff_sd.diffusers.KDiffScheduler in "
+            "StableDiffusionXLImg2ImgPipeline"
+        )
 
 
 def _statistics(vae: Any, ndim: int) -> tuple[Tensor, Tensor]:

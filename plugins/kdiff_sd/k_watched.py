@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdiff_core.errors import CapabilityError
 from kdiff_core.protocols import PathName, Process
+from kdiff_core.stepper import Mark
 
 
 @define
@@ -71,10 +72,9 @@ def tell(callback: Any, x: Tensor, index: int, sigma: Tensor, sigma_hat: Tensor,
     Raises:
         CapabilityError: It wrote into a state, which would change nothing.
     """
-    states = [tensor for tensor in (x, denoised) if isinstance(tensor, Tensor)]
-    versions = [tensor._version for tensor in states]
+    marks = [Mark.of(tensor) for tensor in (x, denoised) if isinstance(tensor, Tensor)]
     callback({"x": x, "i": index, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised})
-    if versions != [tensor._version for tensor in states]:
+    if not all(mark.unchanged(mark.leaf) for mark in marks):
         raise CapabilityError(
             "the callback wrote into d['x'] or d['denoised'], which are copies: the run would go on as if it "
             "had not; change what the model returns instead"

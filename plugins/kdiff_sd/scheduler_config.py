@@ -47,10 +47,8 @@ def process_of(config: Config, mu: float | None = None) -> Process:
     if asked := [key for key in ("invert_sigmas", "thresholding") if config.get(key)]:
         raise CapabilityError(f"this scheduler's config has {quoted(asked)}, which KDiffScheduler cannot do")
     if is_continuous(config):
-        ends = {"sigma_min": config.get("sigma_min") or 0.002, "sigma_max": config.get("sigma_max") or 700.0}
-        return _known(get_process("edm", prediction="v_prediction", **ends))
-    flow = "shift" in config and "beta_schedule" not in config
-    named = {**config, "_class_name": "FlowMatch" if flow else ""}
+        return _known(continuous_process(config))
+    named = {**config, "_class_name": "FlowMatch" if is_flow(config) else ""}
     if config.get("use_dynamic_shifting"):
         shift = _dynamic_shift(config, mu)
         named |= {"use_dynamic_shifting": False, "shift": shift, "flow_shift": shift}
@@ -76,9 +74,21 @@ def _dynamic_shift(config: Config, mu: float | None) -> float:
     return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else float(mu)
 
 
+def is_flow(config: Config) -> bool:
+    """Whether it is the config of a flow's own scheduler."""
+    return "shift" in config and "beta_schedule" not in config
+
+
 def is_continuous(config: Config) -> bool:
     """Whether the model is told ``log(sigma) / 4``, as Stable Video Diffusion is."""
     return config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
+
+
+def continuous_process(config: Config) -> Process:
+    """Return the noise process of such a model."""
+    ends = {"sigma_min": config.get("sigma_min") or 0.002, "sigma_max": config.get("sigma_max") or 700.0}
+    process: Process = get_process("edm", prediction="v_prediction", **ends)
+    return process
 
 
 def grid_of(
@@ -150,8 +160,17 @@ def _flow_line(config: Config, process: Process, n: int) -> Grid:
 
 
 def _flagged(config: Config, process: Process, grid: Grid) -> Grid:
-    """Return the levels of the schedule of a flag, between those of a grid that are above 0."""
-    named = next((schedule for flag, schedule in _FLAGS.items() if config.get(flag)), None)
+    """Return the levels of the schedule of a flag, between those of a grid that are above 0.
+
+    Raises:
+        CapabilityError: A solver that was made one for flow has a flag.
+    """
+    flag, named = next(((key, value) for key, value in _FLAGS.items() if config.get(key)), (None, None))
+    if flag is not None and config.get("use_flow_sigmas"):
+        raise CapabilityError(
+            f"the config has 'use_flow_sigmas' and {flag!r}: diffusers then takes levels of betas, which a "
+            f'flow does not have; name a schedule, from_config(config, {flag}=False, schedule="karras")'
+        )
     if named is None or grid.steps == 1:
         return grid
     low, high = grid[-2], grid[0]

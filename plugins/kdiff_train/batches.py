@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdiff_core.errors import ParameterError
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 
 from . import keys
 from .config import Config
@@ -52,7 +52,8 @@ class Batches:
         alpha: Factor of the data, of levels ``(B,)``.
 
     Raises:
-        ParameterError: A condition that is to be dropped is not there.
+        ParameterError: A condition that is to be dropped is not there, or one that is to be told; or the
+            network's is of another size than the augmentation's.
     """
 
     def __init__(
@@ -69,11 +70,9 @@ class Batches:
         given = self.given(set(dataset[0]) - {"x"})
         for name in config.drop:
             if name not in given:
-                close = nearest(name, given, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ParameterError(
-                    f"drop: the network is given no condition {name!r}{hint} It is given "
-                    f"{quoted(sorted(given)) or 'none'}: what the data set and the network both have."
+                    f"drop: the network is given no condition {name!r}{did_you_mean(name, given) or '.'} "
+                    f"It is given {quoted(sorted(given)) or 'none'}: what both the data set and it have."
                 )
         for name, wanted in (("augment", augmentation), ("previous", config.self_conditioning)):
             if wanted and conditions is not None and name not in conditions:
@@ -81,6 +80,12 @@ class Batches:
                     f"the network needs the condition {name!r}, by which it is told: add it to the "
                     "conditions of the model"
                 )
+        size = (conditions or {}).get("augment", {}).get("size")
+        if augmentation is not None and size not in (None, augmentation.size):
+            raise ParameterError(
+                f"the network's condition 'augment' has the size {size}; the augmentation's vector has "
+                f"{augmentation.size} numbers"
+            )
 
     def given(self, names: set[str]) -> set[str]:
         """Return which conditions of the data the network has."""

@@ -15,7 +15,7 @@ from torch import nn
 from kdiff_core.errors import MissingExtraError, ParameterError
 from kdiff_core.lookup import get_augmentation, get_dataset, get_density, get_loss, get_model, get_process
 from kdiff_core.model_file import ABOUT
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 from kdiff_core.parameterisations import Parameterised
 from kdiff_core.predictions import ALIASES, PREDICTIONS
 
@@ -36,9 +36,9 @@ def make_accelerator(config: Config, folder: Path | None = None) -> Accelerator:
     known, there = [str(each) for each in LoggerType], [str(each) for each in get_available_trackers()]
     for name in config.log.trackers:
         if name not in known:
-            close = nearest(name, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"log.trackers: {name!r}: there are {quoted(known)}{hint}")
+            raise ParameterError(
+                f"log.trackers: {name!r}: there are {quoted(known)}{did_you_mean(name, known)}"
+            )
         if name not in there:
             raise MissingExtraError(f"log.trackers: {name!r} is not installed: pip install {name}")
     state = AcceleratorState._shared_state

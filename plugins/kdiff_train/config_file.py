@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType, UnionType
@@ -14,7 +14,7 @@ import yaml
 from attrs import fields, has
 
 from kdiff_core.errors import ParameterError
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 
 from .config import Config, Named
 
@@ -71,9 +71,7 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """
     known = presets()
     if name not in known:
-        close = nearest(name, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"preset {name!r}: there are {quoted(known)}{hint}")
+        raise ParameterError(f"preset {name!r}: there are {quoted(known)}{did_you_mean(name, known)}")
     return _parse(known[name].read_text(encoding="utf-8"), f"preset {name}", False, overrides)
 
 
@@ -84,6 +82,26 @@ def make_config(values: Mapping[str, Any], where: str = "config") -> Config:
         ParameterError: As `read_config`.
     """
     found: Config = _structure(values, Config, where)
+    return found
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """Read overrides written as ``batch.size=32``, the values as YAML has them.
+
+    Raises:
+        ParameterError: A word without "=", or a value that is no YAML.
+    """
+    found = {}
+    for word in words:
+        place, equals, text = word.partition("=")
+        if not equals or not all(key.strip() for key in place.split(".")):
+            raise ParameterError(
+                f"--set {word!r}: write KEY=VALUE, such as --set batch.size=32 or --set optimizer.lr=1e-3"
+            )
+        try:
+            found[place.strip()] = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise ParameterError(f"--set {word!r}: the value is no YAML: {error}") from error
     return found
 
 
@@ -148,9 +166,9 @@ def _section(value: Any, kind: Any, where: str) -> Any:
     known = [attribute.name for attribute in fields(kind)]
     for key in value:
         if key not in known:
-            close = nearest(str(key), known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"{where}: unknown key {key!r}{hint} There are {quoted(known)}.")
+            raise ParameterError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, known) or '.'} There are {quoted(known)}."
+            )
     found = {key: _structure(each, hints[key], f"{where}.{key}") for key, each in value.items()}
     try:
         return kind(**found)

@@ -11,7 +11,7 @@ from attrs import field, fields_dict, frozen
 from torch import Tensor, nn
 
 from kdiff_core.errors import ParameterError
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 from kdiff_core.parameters import fraction, not_negative, positive
 
 
@@ -118,15 +118,14 @@ def make_profile(name: str, **options: Any) -> Any:
         ParameterError: An unknown name or option, or a value out of range.
     """
     if name not in PROFILES:
-        close = nearest(name, PROFILES, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"ema {name!r}: there are {quoted(PROFILES)}{hint}")
+        raise ParameterError(f"ema {name!r}: there are {quoted(PROFILES)}{did_you_mean(name, PROFILES)}")
     known = fields_dict(PROFILES[name])
     for option in options:
         if option not in known:
-            close = nearest(option, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"ema {name!r} has no option {option!r}{hint}; it takes {quoted(known)}")
+            raise ParameterError(
+                f"ema {name!r} has no option {option!r}; it takes {quoted(known)}"
+                f"{did_you_mean(option, known)}"
+            )
     return PROFILES[name](**options)
 
 

@@ -86,6 +86,6 @@ DENSITIES = (
     ),
     _density(
         "mode", "quantile_densities:Mode", "For flow: more levels in the middle, or at the ends.",
-        "Esser et al. 2024, arXiv:2403.03206, eq. 20",
+        "Esser et al. 2024, arXiv:2403.03206",
     ),
 )  # fmt: skip

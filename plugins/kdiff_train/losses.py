@@ -19,7 +19,7 @@ from attrs import Attribute, field, frozen
 from torch import Tensor
 
 from kdiff_core.errors import CapabilityError, ParameterError
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 from kdiff_core.parameters import positive
 
 # Of the ratio sigma / alpha, float64, the standard deviation of the data, and gamma.
@@ -36,7 +36,7 @@ WEIGHTS: dict[str, Weight] = {
     "flow": lambda r, data, gamma: (1 + 1 / r) ** 2,
     # The network's output under EDM's preconditioning. Karras et al. 2022, arXiv:2206.00364, table 1.
     "edm": lambda r, data, gamma: data**-2 + r**-2,
-    # Hang et al. 2023, arXiv:2303.09556, eq. 8.
+    # Hang et al. 2023, arXiv:2303.09556.
     "min_snr": lambda r, data, gamma: (r**-2).clamp(max=gamma),
     # Smooth in place of the corner. Crowson et al. 2024, arXiv:2401.11605.
     "soft_min_snr": lambda r, data, gamma: 1 / (r**2 + 1 / gamma),
@@ -47,9 +47,9 @@ NORMS = ("squared", "pseudo_huber", "multi_scale")
 def _known(names: Mapping[str, Any] | tuple[str, ...]) -> Any:
     def validate(instance: object, attribute: Attribute[str], value: Any) -> None:
         if value not in names:
-            close = nearest(str(value), names, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"Loss: {attribute.name}={value!r}: there are {quoted(names)}{hint}")
+            raise ParameterError(
+                f"Loss: {attribute.name}={value!r}: there are {quoted(names)}{did_you_mean(value, names)}"
+            )
 
     return validate
 
@@ -63,13 +63,13 @@ class Loss:
         norm: "squared" (the mean over a sample), "pseudo_huber" (``sqrt(|e|^2 + c^2) - c`` of the root mean
             square e: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3) or "multi_scale" (the sum over
             halved images down to `smallest`, each by ``smallest / side``: Hoogeboom et al. 2023,
-            arXiv:2301.11093, section 3.3).
+            arXiv:2301.11093).
         gamma: Of the weights min_snr and soft_min_snr: the highest SNR that counts, above 0.
         sigma_data: Standard deviation of the data. Default: the denoiser's.
         c: Of pseudo_huber, above 0: errors above it count linearly. Default 0.00054, of a root mean square.
         smallest: Of multi_scale, the smallest side of an image.
         uncertainty: Whether the network's log-variance u(sigma) weights it too, ``L / e^u + u``: Karras et
-            al. 2023, arXiv:2312.02696, eq. 14.
+            al. 2023, arXiv:2312.02696.
     """
 
     weight: str = field(default="edm", validator=_known(WEIGHTS))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdiff_core.errors import MissingExtraError, ParameterError
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 
 # By import path: what is not installed, or not in this torch, is not asked for.
 OPTIMIZERS = {
@@ -62,10 +62,9 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 def _load(name: str) -> Callable[..., Optimizer]:
     if name not in OPTIMIZERS and ":" not in name:
-        close = nearest(name, OPTIMIZERS, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ParameterError(
-            f"optimizer {name!r}: there are {quoted(OPTIMIZERS)}, or a class as 'package.module:Class'{hint}"
+            f"optimizer {name!r}: there are {quoted(OPTIMIZERS)}, or a class as 'package.module:Class'"
+            f"{did_you_mean(name, OPTIMIZERS)}"
         )
     module, _, attribute = OPTIMIZERS.get(name, name).partition(":")
     try:

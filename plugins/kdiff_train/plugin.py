@@ -101,6 +101,15 @@ def kdiff_augmentations() -> Iterable[Entry]:
 
 
 @hookimpl
+def kdiff_commands() -> Iterable[Entry]:
+    """Return the commands."""
+    return [
+        Entry("train", "kdiff_train.cli.train:command", summary="Train a model as a config says."),
+        Entry("eval", "kdiff_train.cli.evaluate:command", summary="Compare what a model draws with data."),
+    ]
+
+
+@hookimpl
 def kdiff_features() -> Iterable[Entry]:
     """Return the feature networks."""
     return [

@@ -50,7 +50,7 @@ def _check_scale(instance: object, attribute: Attribute[float], value: float) ->
 class Mode(ByQuantile):
     """For flow: a density on ``[0, 1]`` with a mode in its middle. Esser et al. 2024, arXiv:2403.03206.
 
-    There eq. 20: ``sigma = 1 - u - s (cos^2(pi u / 2) - 1 + u)``; here rising, with ``1 - u`` for u.
+    There ``sigma = 1 - u - s (cos^2(pi u / 2) - 1 + u)``; here rising, with ``1 - u`` for u.
 
     Attributes:
         scale: s, from -1 (the ends are favoured) by 0 (uniform) to 1.75 (the middle is).

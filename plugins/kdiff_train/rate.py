@@ -12,7 +12,7 @@ from typing import Any
 from attrs import field, fields_dict, frozen
 
 from kdiff_core.errors import ParameterError
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 from kdiff_core.parameters import fraction, not_negative, positive
 
 
@@ -157,15 +157,14 @@ def make_rate(name: str, images: int, **options: Any) -> Rate:
         ParameterError: An unknown name or option, one that is missing, or a value out of range.
     """
     if name not in RATES:
-        close = nearest(name, RATES, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"rate {name!r}: there are {quoted(RATES)}{hint}")
+        raise ParameterError(f"rate {name!r}: there are {quoted(RATES)}{did_you_mean(name, RATES)}")
     known = fields_dict(RATES[name])
     for option in options:
         if option not in known:
-            close = nearest(option, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"rate {name!r} has no option {option!r}{hint}; it takes {quoted(known)}")
+            raise ParameterError(
+                f"rate {name!r} has no option {option!r}; it takes {quoted(known)}"
+                f"{did_you_mean(option, known)}"
+            )
     if "images" in known:
         options = {"images": images, **options}
     try:

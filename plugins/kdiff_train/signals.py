@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def on_sigterm(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM, in place of what was done before; only the main thread can."""
+def on_signal(number: signal.Signals, stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on a signal, in place of what was done before; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop())
+    before = signal.signal(number, lambda *_: stop())
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from .meter import Meter
 from .objective import Objective
 from .optimizers import make_optimizer
 from .rate import make_rate
-from .signals import on_sigterm
+from .signals import on_signal
 from .update import Outcome, Updater
 
 
@@ -143,7 +144,7 @@ class Trainer:
             self.updater.micro = self.updater.largest_micro()
         samples = self.batches.samples(self.images, self.updater.start, self.updater.share)
         try:
-            with on_sigterm(self.stop):
+            with on_signal(signal.SIGTERM, self.stop):
                 while self.images < self.config.images and not self._asked_to_stop():
                     self._update(samples)
         finally:

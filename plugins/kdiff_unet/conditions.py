@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from kdiff_core.errors import ParameterError
 from kdiff_core.lookup import get_condition
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 
 from .embedding import FEATURES, time_features
 
@@ -32,8 +32,8 @@ class ClassCondition(nn.Module):
     def __init__(self, width: int, *, classes: int) -> None:
         super().__init__()
         self.classes = at_least_one("classes", classes)
+        # As it is made, with a standard deviation of 1: a smaller one is learned much later.
         self.table = nn.Embedding(classes, width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
 
     def forward(self, value: Tensor | None, x: Tensor) -> dict[str, Tensor]:
         """Return the class's embedding.
@@ -235,10 +235,9 @@ class Conditions(nn.Module):
         known = {*also, *(each for names in also.values() for each in names)}
         for name in cond:
             if name not in known:
-                close = nearest(name, known, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ParameterError(
-                    f"the network has no condition {name!r}{hint} It has {quoted(known) or 'none'}."
+                    f"the network has no condition {name!r}{did_you_mean(name, known) or '.'} It has "
+                    f"{quoted(known) or 'none'}."
                 )
         embedding, tokens, masks, channels = None, [], [], []
         for name, module in self.by_name.items():

@@ -59,6 +59,12 @@ def kdiff_denoisers() -> Iterable[Entry]:
     """Return the denoisers."""
     return [
         Entry(
+            "mnist",
+            "kdiff_unet.trained:mnist",
+            summary="Network trained on handwritten digits, 28 by 28, ten classes: ready to sample from.",
+            reference="LeCun, Cortes & Burges, the MNIST database",
+        ),
+        Entry(
             "trained",
             "kdiff_unet.trained:trained",
             summary="A trained network: the path of a model file, ending in .safetensors.",

@@ -26,3 +26,13 @@ def trained(file: str | Path, dtype: str = "float32", device: str = "cpu") -> Pa
     if dtype not in dtypes:
         raise ParameterError(f"dtype={dtype!r} must be one of {', '.join(dtypes)}")
     return read_model(file, dtypes[dtype], device)
+
+
+def mnist(dtype: str = "float32", device: str = "cpu") -> Parameterised:
+    """Return the network that ships, trained on 4,000 of MNIST's digits by ``kdiff train --preset mnist``.
+
+    Args:
+        dtype: As in `trained`.
+        device: Where it is to be.
+    """
+    return trained(Path(__file__).with_name("mnist.safetensors"), dtype, device)

@@ -32,7 +32,7 @@ def test_begins_and_replays(kdiff):
     """The picture keeps what the mask says, its manifest replays it, and a preview is there."""
     options = ("-n", 2, "--steps", 3, "--init", "photo.png", "--mask", "mask.png", "--strength", 0.8)
     varied = ("--variation-seed", 4, "--variation-strength", 0.3)
-    assert kdiff("sample", *options, *varied, "-o", "x.npz", "--preview", "p.png")[0] == 0
+    assert kdiff("sample", "digits", *options, *varied, "-o", "x.npz", "--preview", "p.png")[0] == 0
     with np.load("x.npz") as found:
         assert (found["samples"][..., 4:] == -1).all()
         assert (found["samples"][..., :4] != 1).any()
@@ -63,7 +63,7 @@ def test_begins_and_replays(kdiff):
 def test_refusals(kdiff, args, message):
     """What does not go together is refused with the option that would be right."""
     Image.fromarray(np.zeros((8, 20), np.uint8)).save("wide.png")
-    status, _, errors = kdiff("sample", "--steps", 2, "-n", 1, *args)
+    status, _, errors = kdiff("sample", "digits", "--steps", 2, "-n", 1, *args)
     assert status != 0
     assert message in errors
-    assert kdiff("sample", "--steps", 2, "-n", 1, "--init", "wide.png", "--strength", 1, "--resize")[0] == 0
+    assert kdiff("sample", "digits", "--steps", 2, "-n", 1, "--init", "wide.png", "--strength", 1, "--resize")[0] == 0

@@ -177,3 +177,46 @@ def test_compiled_in_earnest_it_equals_an_eager_run_to_rounding():
         for how in ("model", "run"):
             found = sampler(model, x, grid, compile=how)
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+class Named(nn.Module):
+    """A model that can be sampled by a job."""
+
+    path, sample_shape, sigma_min, sigma_max, classes = "ve", (4,), 0.02, 20.0, 3
+
+    def forward(self, x, sigma, label=None):
+        return x / (1 + sigma[:, None] ** 2) + (0.0 if label is None else label[:, None] / 10)
+
+
+@pytest.mark.parametrize("how", [True, "model", "run"])
+def test_a_job_is_compiled(how, traced):
+    """`kd.sample` compiles the model, inside of guidance and chunks, or the run; samples are the same."""
+    options = {"n": 4, "steps": 3, "label": 1, "guidance": 2.0, "dtype": "float64"}
+    expected = kd.sample(Named(), **options)
+    assert not traced
+    torch.testing.assert_close(kd.sample(Named(), **options, compile=how), expected, rtol=1e-13, atol=1e-13)
+    assert len(traced) == 1
+    squares = sum("pow" in str(node.target) for node in traced[0].graph.nodes)
+    assert squares == (6 if how == "run" else 1), "of each model call: two a step"
+    if how != "run":
+        found = kd.sample(Named(), **options, compile=how, chunk=2)
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+        assert len(traced) == 2, "the model, for a chunk"
+
+
+def test_what_a_job_cannot_compile_is_refused_at_once():
+    """Words that mean nothing, and what needs Python between the steps, before a model is built."""
+    with pytest.raises(ParameterError, match="compile='graph'"):
+        kd.SampleJob("no such model", compile="graph")
+    for options in ({"chunk": 2}, {"offload": True}):
+        with pytest.raises(CapabilityError, match=r"compile='run'.*compile='model'"):
+            kd.SampleJob("no such model", compile="run", **options)
+    with pytest.raises(CapabilityError, match="progress="):
+        kd.sample(Named(), compile="run", progress=True)
+
+
+def test_the_memory_of_a_compiled_job_is_that_of_its_model(traced):
+    """The estimate calls the model as it is, and compiles nothing."""
+    job = kd.SampleJob(Named(), 2, steps=3, compile="model", chunk=1)
+    assert job.setup().memory() == kd.SampleJob(Named(), 2, steps=3, chunk=1).setup().memory()
+    assert not traced

@@ -312,6 +312,17 @@ def test_defaults_and_facts():
     assert {p.time for p in PREDICTIONS.values()} <= set(TIMES)
 
 
+def test_a_network_moves_with_its_denoiser():
+    """A denoiser has its module's parameters, and moves them; one of a plain function has none, and stays."""
+    layer = torch.nn.Linear(3, 3)
+    denoiser = Parameterised(layer, "edm")
+    assert list(denoiser.parameters()) == list(layer.parameters())
+    assert denoiser.to("meta") is denoiser
+    assert {weight.device.type for weight in denoiser.parameters()} == {"meta"}
+    plain = Parameterised(same, "edm")
+    assert (list(plain.parameters()), plain.to("meta"), plain.dtype) == ([], plain, None)
+
+
 def test_a_parameterisation_of_ones_own():
     """A function of a level is a prediction: here the score."""
 

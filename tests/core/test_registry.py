@@ -806,6 +806,7 @@ def test_functions_ask_the_default_registry(default):
         "condition": "conditions",
         "augmentation": "augmentations",
         "features": "features",
+        "command": "commands",
     }
     assert set(lists) == set(KINDS)
     for kind, name in lists.items():

@@ -136,5 +136,8 @@ def test_refuses():
         CFG(DATA, scale=math.nan)
     with pytest.raises(ParameterError, match="called"):
         CFG("digits", uncond={})
+    rows = {"shift": torch.zeros(4, 1)}
+    with pytest.raises(ParameterError, match=r"'shift' has 4 rows, in a call of 2 samples.*Chunked"):
+        CFG(Recorder(), uncond=rows)(torch.zeros(2, 4), torch.ones(2), shift=torch.ones(2, 1))
     with pytest.raises(DenoiserError, match="shape"):
         CFG(lambda x, sigma, k: x[:, :k], uncond={"k": 1})(torch.zeros(2, 4), torch.ones(2), k=3)

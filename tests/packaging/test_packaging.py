@@ -20,9 +20,22 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PLUGINS = ("tenliner", "broken", "taken", "misspelt")
+PLUGINS = ("tenliner", "broken", "taken", "misspelt", "parts")
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation")
+
+PARTS = {
+    "model": "plain",
+    "data": {"dataset": {"name": "stripes", "n": 32}},
+    "loss": "absolute",
+    "augmentation": "upside",
+    "drop": {"label": 0.1},
+    "optimizer": {"lr": 1e-2},
+    "rate": "constant",
+    "batch": {"size": 16},
+    "images": 8000,
+    "log": {"every": 800},
+}
 
 pytestmark = pytest.mark.packaging
 
@@ -109,7 +122,7 @@ def fixture_clean(wheel, tmp_path_factory):
 
 @pytest.fixture(scope="session", name="mixed")
 def fixture_mixed(wheel, tmp_path_factory):
-    """An environment with the wheel and all four plugins beside each other."""
+    """An environment with the wheel and all plugins beside each other."""
     made = Environment(tmp_path_factory.mktemp("mixed") / "env")
     # Copied, so that a build leaves nothing in the source tree.
     copies = tmp_path_factory.mktemp("plugins")
@@ -238,16 +251,65 @@ def test_the_command_lists_plugins(mixed):
         ("tenliner", "0.3", "ok"),
         ("broken", "1.4", "broken"),
         ("taken", "0.1", "ok"),
+        ("parts", "0.5", "ok"),
     ):
         (line,) = [text for text in shown.splitlines() if f"{name}-dist" in text]
         assert version in line
         assert state in line
 
 
+# -- the parts of a training
+
+
+def test_a_third_partys_parts_are_found(mixed):
+    """A loss, data set, network, condition and augmentation come by name from an installed distribution."""
+    result = mixed.snippet(
+        """
+        import kdiff_core as kd
+        found = {
+            "loss": ("absolute", kd.get_loss("absolute")),
+            "dataset": ("stripes", kd.get_dataset("stripes", n=8)),
+            "model": ("plain", kd.get_model("plain")),
+            "condition": ("one_hot", kd.get_condition("one_hot", width=8, classes=4)),
+            "augmentation": ("upside", kd.get_augmentation("upside")),
+        }
+        for kind, (name, part) in found.items():
+            record = kd.default_registry().provider(kind, name)
+            print(kind, type(part).__module__, record.distribution, record.version)
+        """,
+        **alone("parts"),
+    )
+    kinds = ("loss", "dataset", "model", "condition", "augmentation")
+    assert result.stdout.splitlines() == [f"{kind} kdiff_parts parts-dist 0.5" for kind in kinds]
+    assert "Warning" not in result.stderr
+
+
+def test_a_training_of_a_third_partys_parts(mixed, tmp_path):
+    """A run of nothing but those parts learns; its model file draws each class where its light column is."""
+    pytest.importorskip("accelerate")
+    result = mixed.snippet(
+        f"""
+        import kdiff_core as kd
+        from kdiff_train.config_file import make_config
+        from kdiff_train.trainer import Trainer
+        config = make_config({PARTS})
+        losses = []
+        note = lambda event: event.kind == "log" and losses.append(event.values["loss"])
+        done = Trainer(config, {str(tmp_path)!r}, callbacks=[note]).run()
+        assert losses[-1] < 0.7 * losses[0], losses
+        drawn = kd.sample(str(done.model), n=4, sampler="euler", steps=8, seed=1, label=[0, 1, 2, 3])
+        print(*drawn.mean((1, 2)).argmax(1).tolist())
+        """,
+        OMP_NUM_THREADS="1",
+        **alone("parts"),
+    )
+    assert result.stdout.split() == ["0", "1", "2", "3"]
+
+
 # -- bad company
 
 
-def test_all_four_at_once(mixed):
+def test_all_at_once(mixed):
     """Beside two broken plugins and one with a taken name, everything else works, with a warning for each."""
     result = mixed.snippet(
         """
@@ -256,7 +318,7 @@ def test_all_four_at_once(mixed):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(2):
-                kd.get_sampler("euler"), kd.get_sampler("log_midpoint")
+                kd.get_sampler("euler"), kd.get_sampler("log_midpoint"), kd.get_loss("absolute")
         assert all(w.category is KdiffPluginWarning for w in caught), caught
         print(*(str(w.message).splitlines()[0] for w in caught), sep="\\n")
         """

@@ -187,6 +187,8 @@ def angles(seed: int) -> torch.Tensor:
     return (torch.rand(4, 3, generator=torch.Generator().manual_seed(seed), dtype=F64) * 2 - 1) * math.pi
 
 
+# torch.func's forward mode loads a part of torch that still scripts.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("manifold", "make"), [(Sphere(), lambda s: points(seed=s)), (Torus(), angles), (Euclidean(), angles)]
 )

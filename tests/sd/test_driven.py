@@ -235,6 +235,12 @@ def test_what_cannot_be_run_is_refused():
         process_of({**SD, "thresholding": True})
     with pytest.raises(CapabilityError, match="'invert_sigmas'"):
         process_of({**FLOW, "invert_sigmas": True})
+    for flag in ("use_karras_sigmas", "use_lu_lambdas"):
+        both = {**SD, "use_flow_sigmas": True, "prediction_type": "flow_prediction", flag: True}
+        with pytest.raises(CapabilityError, match=f"'use_flow_sigmas' and '{flag}'"):
+            scheduler_config.spaced(both, ON_FLOW, 4)
+        named = grid_of(both, ON_FLOW, kd.get_schedule("karras"), 4, None, None)
+        assert named == kd.get_schedule("karras")(4, process=ON_FLOW)
     with pytest.raises(CapabilityError, match="prediction_type='noise'"):
         process_of({**SD, "prediction_type": "noise"})
     with pytest.raises(ParameterError, match="names a schedule"):

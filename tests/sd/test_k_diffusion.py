@@ -365,6 +365,20 @@ def test_callbacks_get_their_own_states():
         K.sample_heun(model, STATE, SIGMAS, callback=write, disable=True)
 
 
+@pytest.mark.parametrize("name", ["heun", "dpm_adaptive"])
+def test_callbacks_in_inference_mode(name):
+    """Inside of `torch.inference_mode`, as hosts run it, a callback is shown and refused the same."""
+    function, levels = getattr(K, f"sample_{name}"), (0.05, 12.0) if name == "dpm_adaptive" else (SIGMAS,)
+    shown = []
+    with torch.inference_mode():
+        x = STATE.clone()
+        found = function(model, x, *levels, callback=shown.append, disable=True)
+        with pytest.raises(CapabilityError, match="copies"):
+            function(model, x, *levels, callback=lambda d: d["denoised"].add_(1), disable=True)
+    assert shown
+    assert torch.equal(found, function(model, STATE, *levels, disable=True))
+
+
 def test_short_grids_return_the_state():
     """A host may give one level or none: the state comes back as it is."""
     for sigmas in (SIGMAS[:1], SIGMAS[:0]):

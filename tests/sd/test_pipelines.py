@@ -239,6 +239,94 @@ def test_a_distilled_flux_is_told_its_guidance():
     assert torch.equal(told, found[9.0])
 
 
+@pytest.mark.parametrize("size", [6, 9])
+def test_a_distilled_unet_is_told_its_guidance(size):
+    """Of a UNet of latent consistency the option is what diffusers' pipeline tells it."""
+    model, x = unet(time_cond_proj_dim=size), normal(2, 4, 8, 8)
+    cond, sigma = {"encoder_hidden_states": normal(2, 3, 8, seed=1)}, torch.tensor([2.0, 9.0])
+    denoisers = [from_diffusers(model, hf.LCMScheduler(**BETAS), embedded_guidance=g) for g in (1.0, 8.5)]
+    found = [denoiser(x, sigma, **cond) for denoiser in denoisers]
+    assert (found[0] - found[1]).abs().max() > 1e-4
+    told = tiny("sd").get_guidance_scale_embedding(torch.full((2,), 7.5), size)
+    assert torch.allclose(denoisers[0](x, sigma, timestep_cond=told, **cond), found[1], atol=1e-4)
+    plain = [from_diffusers(unet(), hf.LCMScheduler(**BETAS), embedded_guidance=g) for g in (1.0, 8.5)]
+    assert torch.equal(*(denoiser(x, sigma, **cond) for denoiser in plain))
+
+
+# -- from an image
+
+IMAGE = normal(1, 3, 16, 16, seed=8).tanh()
+MASK = (torch.arange(8) % 3 == 0).float().repeat_interleave(2).expand(1, 1, 16, 16)  # whole latents
+FROM_IMAGES = {
+    ("sd", False): hf.StableDiffusionImg2ImgPipeline,
+    ("sd", True): hf.StableDiffusionInpaintPipeline,
+    ("sdxl", True): hf.StableDiffusionXLInpaintPipeline,
+    ("sd3", False): hf.StableDiffusion3Img2ImgPipeline,
+}
+
+
+@pytest.mark.parametrize(("kind", "masked"), FROM_IMAGES)
+def test_from_an_image_latents_are_those_of_the_pipeline(monkeypatch, kind, masked):
+    """Of an image, with a mask or without, Euler makes the latents of diffusers' pipeline for it."""
+    draws = "diffusers.models.autoencoders.vae.DiagonalGaussianDistribution.sample"
+    monkeypatch.setattr(draws, lambda self, generator=None: self.mode())
+    pipe = FROM_IMAGES[kind, masked].from_pipe(tiny(kind))
+    pipe.set_progress_bar_config(disable=True)
+    call = {"image": IMAGE / 2 + 0.5, "prompt": "a cat", "negative_prompt": "a dog", "guidance_scale": 4.0}
+    call |= {"mask_image": MASK} if masked else {}
+    call |= {"height": 16, "width": 16} if masked or kind == "sd3" else {}
+    call |= {"generator": torch.Generator().manual_seed(3), "output_type": "latent", "return_dict": False}
+    expected = pipe(strength=0.6, num_inference_steps=5, **call)[0]
+    levels = pipe.scheduler.sigmas.tolist()[2:]
+    job = {"prompt": "a cat", "negative": "a dog", "guidance": 4.0, "init": IMAGE}
+    job |= {"mask": MASK[0, 0]} if masked else {}
+    setup = kd.SampleJob(from_pipeline(tiny(kind)), 1, "euler", levels=tuple(levels), **job).setup()
+    unit = normal(*setup.like.shape, seed=3)
+    x = kd.start(setup.grid, setup.like, setup.path, x0=setup.x0, noise=kd.noise_from(lambda *level: unit))
+    with torch.no_grad():
+        found = setup.sampler(setup.denoiser, x, levels, cond=setup.cond)
+    assert (expected - setup.x0).abs().max() > 0.1
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    if masked:
+        kept = MASK[..., ::2, ::2].expand_as(found) == 0
+        assert torch.equal(found[kept], setup.x0[kept])
+
+
+def test_images_at_the_command(kdiff, folder):
+    """Image and mask become latents, with preview and trajectory; the manifest replays all of them."""
+    pixels = ((IMAGE[0] + 1) * 127.5).byte().movedim(0, -1).numpy()
+    Image.fromarray(pixels).save("photo.png")
+    Image.fromarray((MASK[0, 0] * 255).byte().numpy()).save("mask.png")
+    given = ["-p", "a", "-p", "b", "--guidance", 3, "--negative", "c", "--negative", "d", "--chunk", 1]
+    given += ["--init", "photo.png", "--mask", "mask.png", "--strength", 0.6, "--steps", 3]
+    files = ["-o", "x.npz", "--trajectory", "way.gif", "--preview", "now.png"]
+    status, out, _ = kdiff("sample", f"diffusers:{folder('sd')}", *given, *files)
+    assert (status, "wrote x.npz, way.gif (4 frames), now.png" in out) == (0, True)
+    for file in ("x.npz", "way.gif"):
+        assert kdiff("replay", file)[0] == 0
+    status, out, _ = kdiff("sample", f"diffusers:{folder('sd')}", *given, "--dry-run")
+    assert (status, "peak" in out) == (0, True)
+    with Image.open("now.png") as image:
+        assert image.size == (2 * 128 + 4, 128 + 2)
+
+
+@pytest.mark.parametrize("guide", ["cfg", "cfg+perturbed_attention", "perp_neg"])
+def test_chunks_lie_inside_of_guidance(guide):
+    """In chunks each sample keeps its own prompt and its own negative one, of degraded branches too."""
+    model = from_pipeline(tiny("sd"))
+    given = {"prompt": ["a cat", "the sun", "a"], "negative": ["a dog", "b", "c"], "guide": guide, "steps": 2}
+    whole, parts = kd.sample(model, 3, **given), kd.sample(model, 3, chunk=2, **given)
+    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-5)
+    sizes = []
+    handle = model.network.model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    kd.sample(model, 3, chunk=2, **given)
+    handle.remove()
+    assert set(sizes) == {1, 2}
+    setup = kd.SampleJob(model, 3, **given).setup()
+    with pytest.raises(ParameterError, match="has 3 rows, in a call of 2 samples"):
+        setup.sampler(setup.denoiser, setup.like, setup.grid, cond=setup.cond, chunk=2)
+
+
 # -- degraded branches
 
 
@@ -502,6 +590,13 @@ def test_other_models_are_refused():
         from_diffusers(unet(in_channels=9), hf.DDIMScheduler(**BETAS))
     with pytest.raises(CapabilityError, match="Linear: kdiff wraps 'UNet2DModel'"):
         from_diffusers(torch.nn.Linear(1, 1), hf.DDIMScheduler(**BETAS))
+    pipe = stable_diffusion_xl()
+    pipe.unet = unet(
+        cross_attention_dim=16, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=48,
+    )  # fmt: skip
+    with pytest.raises(CapabilityError, match="a refiner's"):
+        from_pipeline(pipe)
     pipe = stable_diffusion()
     parts = {
         name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")

@@ -78,9 +78,13 @@ def launch(folder, processes):
                 text=True,
             )
         )
-    for process in running:
-        out, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, out
+    try:
+        for process in running:
+            out, _ = process.communicate(timeout=200)
+            assert process.returncode == 0, out
+    finally:
+        for process in running:
+            process.kill()  # one that failed leaves the other waiting
 
 
 def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):

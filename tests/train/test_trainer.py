@@ -25,6 +25,7 @@ from kdiff_train.batches import Batches
 from kdiff_train.data.arrays import Arrays
 from kdiff_train.gradients import NoiseScale
 from kdiff_train.micro import largest
+from kdiff_train.objective import Objective
 from kdiff_train.trainer import Trainer
 
 PREVIOUS = {**MODEL, "conditions": {**MODEL["conditions"], "previous": {"kind": "vector", "size": 2}}}
@@ -189,6 +190,24 @@ def test_tokens_are_dropped_by_their_mask():
     assert set(made.cond["size"].flatten().tolist()) == {0.0, 1.0}
 
 
+def test_self_conditioning_tells_the_networks_own_estimate():
+    """The chosen samples are told what the network takes the data for without it, the others zeros."""
+    told = {}
+
+    def loss(denoiser, x0, sigma, noise, cond):
+        told.update(cond)
+        return sigma
+
+    trainer = Trainer(tiny(model=PREVIOUS, self_conditioning=0.5), dataset=points())
+    batch, denoiser = trainer.batches.at(0, 16, "cpu"), trainer.denoiser()
+    Objective(denoiser, loss)(batch)
+    x = batch.x0 + batch.sigma[:, None] * batch.noise
+    estimate = denoiser(x, batch.sigma, **batch.cond)
+    assert 0 < batch.previous.sum() < 16
+    torch.testing.assert_close(told["previous"][batch.previous], estimate[batch.previous])
+    assert not told["previous"][~batch.previous].any()
+
+
 def test_offset_noise_is_one_number_for_a_channel():
     """The noise added by an offset is the same all over a channel, and has its standard deviation."""
     data = Arrays(torch.zeros(4, 3, 2, 2))
@@ -213,11 +232,14 @@ def test_perturbation_is_what_the_noise_loss_does_not_ask_for():
 
 
 def test_a_condition_that_is_not_there_is_refused():
-    """Dropping a condition that the network is not given names the nearest one."""
+    """Conditions that are dropped or told must be there, and a vector of the augmentation's length."""
     with pytest.raises(ParameterError, match=r"no condition 'lable'; did you mean 'label'\?"):
         train(tiny(drop={"lable": 0.1}))
     with pytest.raises(ParameterError, match="needs the condition 'previous'"):
         train(tiny(self_conditioning=0.5))
+    other = {**MODEL, "conditions": {**MODEL["conditions"], "augment": {"kind": "vector", "size": 3}}}
+    with pytest.raises(ParameterError, match=r"'augment' has the size 3; .* has 1 numbers"):
+        train(tiny(model=other, augmentation="flip"))
 
 
 # -- what is not finite

@@ -44,6 +44,16 @@ def file(network, tmp_path):
     return place
 
 
+def test_what_is_read_is_for_sampling_and_moves(file):
+    """No weight asks for a gradient; a job moves the model of a file to its device."""
+    assert not any(weight.requires_grad for weight in read_model(file).parameters())
+    setup = kd.SampleJob(str(file), 2, device="meta").setup()
+    assert {weight.device.type for weight in setup.model.parameters()} == {"meta"}
+    assert setup.like.device.type == "meta"
+    here = kd.SampleJob(read_model(file, device="meta"), 2).setup()
+    assert here.like.device.type == "meta", "where the model is"
+
+
 def changed(file, change):
     """Write a file whose description is changed."""
     description = describe_model(file)

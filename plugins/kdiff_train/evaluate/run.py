@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdiff_core.errors import ParameterError
 from kdiff_core.lookup import get_denoiser, get_features
-from kdiff_core.names import nearest, quoted
+from kdiff_core.names import did_you_mean, quoted
 from kdiff_core.sample_job import SampleJob
 from kdiff_core.setup import device_of
 
@@ -161,11 +161,10 @@ def _names(metrics: Iterable[str] | None, model: Any, has_train: bool) -> list[s
         usual = [name for name in METRICS if has_train or name != "nearest"]
         return [*usual, "loss"] if of_data else usual
     names = [metrics] if isinstance(metrics, str) else list(metrics)
+    known = [*METRICS, *OF_THE_MODEL]
     for name in names:
-        if name not in METRICS and name not in OF_THE_MODEL:
-            close = nearest(name, [*METRICS, *OF_THE_MODEL], 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"metric {name!r}: there are {quoted([*METRICS, *OF_THE_MODEL])}{hint}")
+        if name not in known:
+            raise ParameterError(f"metric {name!r}: there are {quoted(known)}{did_you_mean(name, known)}")
         if name == "nearest" and not has_train:
             raise ParameterError("metric 'nearest' compares with what was trained on; give train=")
         if name in OF_THE_MODEL and not of_data:
@@ -186,9 +185,8 @@ def _job(
         raise ParameterError("evaluate: give a model, or samples=")
     for name in sampling:
         if name not in fields_dict(SampleJob) or name in ("model", "n", "index"):
-            close = nearest(name, [*fields_dict(SampleJob)], 1)
             raise ParameterError(
-                f"evaluate has no option {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+                f"evaluate has no option {name!r}{did_you_mean(name, fields_dict(SampleJob))}"
             )
     label = data.reals.get("label")
     if conditional is None:

@@ -23,6 +23,7 @@ class Stripes:
     """Images of 4 by 4 with one light column; its number is the class."""
 
     n: int = 64
+    classes = 4
 
     def __len__(self):
         """Return the number of images."""

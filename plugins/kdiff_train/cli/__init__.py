@@ -1,0 +1,1 @@
+"""The commands `kdiff train` and `kdiff eval`."""
