@@ -1,4 +1,4 @@
-"""Tiny pipelines of diffusers without text encoders, and the calls of each kind; networks of `text_pipelines`."""
+"""Tiny pipelines of diffusers without text encoders, and their calls; networks of `text_pipelines`."""
 
 from __future__ import annotations
 

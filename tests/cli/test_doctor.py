@@ -75,7 +75,7 @@ def test_a_training(kdiff, tmp_path):
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     status, out, _ = kdiff("doctor", "run")
     assert status == 0
-    assert out.splitlines()[-1] == f"{len(training.CHECKS)} checks, 2 skipped: 1 warning"  # there are no checkpoints
+    assert out.splitlines()[-1] == f"{len(training.CHECKS)} checks, 2 skipped: 1 warning"
     log.write_text(json.dumps({**lines[0], "loss": math.nan}) + "\n")
     status, out, _ = kdiff("doctor", "run")
     assert status == 1

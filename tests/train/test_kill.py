@@ -37,6 +37,7 @@ def run_server(folder, seed):
         },
         self_conditioning=0.5,
         noise={"offset": 0.1, "perturbation": 0.1},
+        batch={"size": 8, "micro": 4},
         images=8 * UPDATES,
         checkpoint={"every": 24, "keep": 2},
         ema={"ema": "warmup", "wide": {"name": "power", "std": 0.1}},
