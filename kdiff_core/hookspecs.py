@@ -100,5 +100,5 @@ def kdiff_features() -> Iterable[Entry]:
 
 @hookspec
 def kdiff_commands() -> Iterable[Entry]:
-    """Commands of ``kdiff``: factories of functions, whose parameters typer reads; imported when asked for."""
+    """Commands of ``kdiff``: factories of functions, whose parameters typer reads."""
     return ()

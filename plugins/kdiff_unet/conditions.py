@@ -5,11 +5,13 @@ What a condition is, `kdiff_core.training.Condition` says; those of plugins are 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.nn import functional
 
 from kdiff_core.errors import ParameterError
@@ -48,14 +50,19 @@ class ClassCondition(nn.Module):
                 f"a class is one integer a sample, {(x.shape[0],)}; given are {value.dtype} "
                 f"{tuple(value.shape)}"
             )
-        if value.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = int(value.min()), int(value.max())
-            if low < -1 or high >= self.classes:
-                raise ParameterError(
-                    f"classes are 0 to {self.classes - 1}, -1 is none; given: {low} to {high}"
-                )
+        low, high = _ends(value)
+        if low < -1 or high >= self.classes:
+            raise ParameterError(f"classes are 0 to {self.classes - 1}, -1 is none; given: {low} to {high}")
         rows: Tensor = self.table(value.clamp(min=0))
         return {"embedding": rows * (value >= 0)[:, None].to(rows)}
+
+
+def _ends(value: Tensor) -> tuple[int, int]:
+    """Return the least and the greatest, or -1 twice where to read them would wait for a device, or cannot be."""
+    if value.device.type == "cpu" and not torch.compiler.is_compiling():
+        with contextlib.suppress(DataDependentOutputException):  # memory is estimated without values
+            return int(value.min()), int(value.max())
+    return -1, -1
 
 
 class VectorCondition(nn.Module):

@@ -28,8 +28,8 @@ PRESETS = (
     _preset(
         "unet-mnist",
         "The UNet for digits of 28 by 28 of the model that ships, under 4 MiB in float32.",
-        in_channels=1, patch_size=2, channels=(48, 72), depths=(1, 1), self_attention=(False, True), head_dim=36,
-        embedding=144,
+        in_channels=1, patch_size=2, channels=(48, 72), depths=(1, 1), self_attention=(False, True),
+        head_dim=36, embedding=144,
     ),
     _preset(
         "unet-adm",

@@ -66,4 +66,7 @@ def test_refusals(kdiff, args, message):
     status, _, errors = kdiff("sample", "digits", "--steps", 2, "-n", 1, *args)
     assert status != 0
     assert message in errors
-    assert kdiff("sample", "digits", "--steps", 2, "-n", 1, "--init", "wide.png", "--strength", 1, "--resize")[0] == 0
+    assert (
+        kdiff("sample", "digits", "--steps", 2, "-n", 1, "--init", "wide.png", "--strength", 1, "--resize")[0]
+        == 0
+    )

@@ -107,7 +107,9 @@ def test_the_pictures_are_of_the_samples(kdiff):
 
 def test_an_array_holds_the_samples(kdiff):
     """An NPZ file has the samples themselves and replays; a changed one is told from it."""
-    assert kdiff("sample", "digits", "-n", 5, "-o", "a.npz", "--seed", 3, "--class", 7, "--guidance", 2)[0] == 0
+    assert (
+        kdiff("sample", "digits", "-n", 5, "-o", "a.npz", "--seed", 3, "--class", 7, "--guidance", 2)[0] == 0
+    )
     with np.load("a.npz", allow_pickle=False) as stored:
         samples = stored["samples"]
     expected = kd.sample(n=5, seed=3, label=7, guidance=2.0).numpy()
@@ -169,7 +171,9 @@ def test_a_compiled_job_replays(kdiff, monkeypatch):
 
 def test_trajectories(kdiff):
     """The way from noise has as many frames or columns as levels, and the sheet replays."""
-    status, out, _ = kdiff("sample", "digits", "-n", 9, "--steps", 6, "-s", "euler_ancestral", "--trajectory", "t.gif")
+    status, out, _ = kdiff(
+        "sample", "digits", "-n", 9, "--steps", 6, "-s", "euler_ancestral", "--trajectory", "t.gif"
+    )
     assert (status, "7 frames" in out) == (0, True)
     assert kdiff("replay", "t.gif")[0] == 0
     with Image.open("t.gif") as animation:
@@ -565,7 +569,19 @@ def test_without_the_extra():
 
 def test_as_a_module(tmp_path):
     """``python -m kdiff_core.cli`` samples, in a process of its own."""
-    args = [sys.executable, "-W", "error", "-m", "kdiff_core.cli", "sample", "digits", "-n", "4", "--steps", "3"]
+    args = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "kdiff_core.cli",
+        "sample",
+        "digits",
+        "-n",
+        "4",
+        "--steps",
+        "3",
+    ]
     done = subprocess.run(args, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert (done.stderr, (tmp_path / "digits.png").exists()) == ("", True)
 
