@@ -132,9 +132,17 @@ def _process(said: Any) -> Any:
     return get_process(said["name"], **said.get("options", {})) if isinstance(said, dict) else said
 
 
-def about(dataset: Any) -> dict[str, Any]:
-    """Return what a data set says of its samples, for the model file."""
+def conditions_of(network: Any) -> Any:
+    """Return the conditions that a network says it has, by name; None if it does not say."""
+    return getattr(getattr(network, "config", None), "conditions", None)
+
+
+def about(dataset: Any, network: Any) -> dict[str, Any]:
+    """Return what a data set says of its samples; no classes if the network is not told of them."""
     found = {name: getattr(dataset, name, None) for name in ABOUT}
+    conditions = conditions_of(network)
+    if conditions is not None and "label" not in conditions:
+        found |= {"classes": None, "class_names": None}
     if found.get("sample_shape") is None:
         found["sample_shape"] = tuple(dataset[0]["x"].shape)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items() if v is not None}

@@ -91,7 +91,7 @@ class Trainer:
             )
         self.dataset = build.make_dataset(config) if dataset is None else dataset
         self.network = build.make_network(config) if network is None else network
-        self.about = build.about(self.dataset)
+        self.about = build.about(self.dataset, self.network)
         self.denoiser_options = build.denoiser_options(config, self.dataset)
         self.images = self.updates = self.skipped = self._skipped_now = 0
         self._stop = False
@@ -113,7 +113,7 @@ class Trainer:
             self.dataset,
             self.density,
             build.make_augmentation(config),
-            getattr(getattr(self.network, "config", None), "conditions", None),
+            build.conditions_of(self.network),
             alpha_of(denoiser.path),
         )
         rate = make_rate(config.rate.name, config.images, **config.rate.options)

@@ -58,7 +58,7 @@ class ClassCondition(nn.Module):
 
 
 def _ends(value: Tensor) -> tuple[int, int]:
-    """Return the least and the greatest, or -1 twice where to read them would wait for a device, or cannot be."""
+    """Return the least and the greatest; -1 and -1 where reading them would wait for a device."""
     if value.device.type == "cpu" and not torch.compiler.is_compiling():
         with contextlib.suppress(DataDependentOutputException):  # memory is estimated without values
             return int(value.min()), int(value.max())

@@ -51,7 +51,9 @@ def test_presets_can_be_built(name):
     network, dataset = build.make_network(config), build.make_dataset(config)
     assert network.config.in_channels == dataset.sample_shape[0]
     assert set(config.drop) <= set(dataset[0])
-    denoiser = build.make_denoiser(network, build.denoiser_options(config, dataset), build.about(dataset))
+    denoiser = build.make_denoiser(
+        network, build.denoiser_options(config, dataset), build.about(dataset, network)
+    )
     build.make_density(config, denoiser)
     build.make_loss(config)
 

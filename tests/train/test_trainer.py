@@ -22,6 +22,7 @@ from kdiff_core.errors import NonFiniteError, ParameterError
 from kdiff_core.model_file import read_model
 from kdiff_train import keys
 from kdiff_train.batches import Batches
+from kdiff_train.config_file import make_config
 from kdiff_train.data.arrays import Arrays
 from kdiff_train.gradients import NoiseScale
 from kdiff_train.micro import largest
@@ -522,3 +523,16 @@ def test_sigterm_stops_in_order(tmp_path):
     assert stopped.images == 40
     assert not (tmp_path / "model.safetensors").exists()
     assert same(whole, state(train(tiny(), tmp_path)))
+
+
+def test_a_network_without_labels_has_no_classes(tmp_path):
+    """A model of data with classes says it has none where its network is not told of them."""
+    config = make_config(
+        {
+            "model": {"name": "unet", "in_channels": 1, "channels": [8], "depths": [1], "head_dim": 8},
+            "data": {"dataset": "digits"},
+            "batch": {"size": 8},
+            "images": 8,
+        }
+    )
+    assert "classes" not in Trainer(config, tmp_path).about

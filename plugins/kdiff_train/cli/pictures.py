@@ -83,9 +83,8 @@ def write_samples(denoiser: Any, config: SamplesConfig, folder: Path, images: in
 
 def _labels(denoiser: Any, n: int) -> tuple[tuple[int, ...] | None, int | None]:
     """Return the classes of the samples, row by row, and the number of columns."""
-    conditions = getattr(getattr(denoiser.network, "config", None), "conditions", None) or {}
     classes = getattr(denoiser, "classes", None)
-    if not classes or "label" not in conditions:
+    if not classes:
         return None, None
     rows = min(classes, _ROWS, n)
     columns = n // rows
