@@ -34,8 +34,10 @@ def check_begin(job: SampleJob) -> None:
         ParameterError: A strength or a mask without an image, an image without them, numbers that are none.
     """
     check_variation(job.variation_seed, job.variation_strength)
-    if job.strength is not None and (isinstance(job.strength, bool) or not 0 < job.strength <= 1):
-        raise ParameterError(f"strength={job.strength!r}: give a number above 0, at most 1: all is made anew")
+    if job.strength is not None and not _is_share(job.strength):
+        raise ParameterError(
+            f"strength={job.strength!r:.40}: give a number above 0, at most 1: all is made anew"
+        )
     if job.init is None:
         for name in ("strength", "mask"):
             if getattr(job, name) is not None:
@@ -44,6 +46,10 @@ def check_begin(job: SampleJob) -> None:
         raise ParameterError(
             "init without strength= (--strength) or mask= (--mask): say how much of it may change, or where"
         )
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
 
 
 def check_variation(seed: Any, strength: Any) -> None:

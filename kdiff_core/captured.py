@@ -98,9 +98,10 @@ def capture(
         )
     if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 1:
         raise ParameterError(f"warmup={warmup!r:.40}: give the number of runs before the capture, at least 1")
-    state = rebuild(like, [torch.zeros_like(leaf) for leaf in leaves])
     given, structure = tree_flatten(cond or {})
-    static = [value.clone() if isinstance(value, Tensor) else value for value in given]
+    with torch.inference_mode(False), torch.no_grad():  # memory that a run writes to in any mode
+        state = rebuild(like, [torch.zeros_like(leaf) for leaf in leaves])
+        static = [value.clone() if isinstance(value, Tensor) else value for value in given]
     job = new_job(sampler, denoiser, state, sigmas, 0, None, tree_unflatten(static, structure), process)
     if job.plan is None:
         raise CapabilityError(f"capture: {job.name} has no plan to capture: {job.why_eager}")
@@ -122,9 +123,11 @@ class CapturedRun:
     ) -> None:
         self.plan, self._split = plan, split
         self._job, self._cond = job, [v.clone() if isinstance(v, Tensor) else v for v in cond]
-        self.noises = {op.out: [torch.zeros_like(leaf) for leaf in job.leaves] for op in plan.noises}
+        with torch.inference_mode(False):
+            self.noises = {op.out: [torch.zeros_like(leaf) for leaf in job.leaves] for op in plan.noises}
         job.sigma_tensors(plan)
-        with torch.no_grad():
+        # A graph is of the current GPU's work alone; the state may be on another one.
+        with torch.no_grad(), torch.cuda.device_of(job.leaves[0]):  # type: ignore[no-untyped-call]
             self._end, self._replay = recorder(self._once, warmup)
 
     def __call__(self, x: Any, **options: Any) -> Any:

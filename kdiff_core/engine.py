@@ -181,7 +181,9 @@ def _locate(job: Job, initial: Leaves, end: Leaves) -> None:
             job.sampler, job.name, job.denoiser, job.x, initial, job.levels, job.path, job.process, job.plan,
             job.source, job.cond,
         )  # fmt: skip
-    again.checked, again.sigmas, again.offload = True, job.sigmas, job.offload
+    again.checked, again.offload = True, job.offload
+    if again.plan is not None:
+        again.sigma_tensors(again.plan)  # anew: a model may have written to those of the run
     try:
         with torch.no_grad():
             for index, state, _ in _plan_steps(again) if again.plan is not None else _eager_steps(again):

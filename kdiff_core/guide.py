@@ -91,6 +91,10 @@ def guided(job: SampleJob, model: Any) -> Any:
             if callable(getattr(model, "encode", None))
             else f"{what} without a label: no class to guide to; give label= (--class)"
         )
+    if job.negative is not None and job.prompt is None:
+        raise ParameterError(
+            f"negative={job.negative!r:.40} without a prompt: no text is compared; leave it out"
+        )
     if job.negative is not None and not comparing:
         raise ParameterError(f"negative={job.negative!r:.40}: guide={job.guide!r} has no use for it")
     for entry, own in zip(entries, options, strict=True):

@@ -77,12 +77,17 @@ def knowing_levels(job: Job) -> Iterator[None]:
         _present.reset(token)
 
 
+def transforming() -> bool:
+    """Whether torch.func transforms a function, whose tensors must not outlive it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def known(sigma: Tensor) -> Known | None:
     """Tell whether levels ``(B,)`` are those of one evaluation of the run that makes the call.
 
-    Not while torch compiles or transforms a function, whose tensors must not outlive it.
+    Not while torch compiles or transforms a function.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or transforming():
         return None
     run = _present.get()
     index = None if run is None else run.find(sigma)

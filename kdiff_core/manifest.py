@@ -68,7 +68,7 @@ def manifest_of(setup: Setup, result: Result | None = None, **more: Any) -> dict
         "prompt": job.prompt,
         "negative": job.negative,
         "guide": None if job.guide is None else "+".join(map(_version_of, guide_entries(job.guide))),
-        "guide_options": {} if unnamed else _packed(dict(job.guide_options)),
+        "guide_options": _packed(dict(job.guide_options)) if _is_json(job.guide_options) else {},
         **recorded(job),
         "dtype": job.dtype,
         "device": str(setup.like.device),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 VERSION = 1
 PNG_KEY = "kdiff"
 NPZ_KEY = "kdiff_manifest"
+# What reading a damaged file raises.
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, KeyError, NotImplementedError, RecursionError, BadZipFile,
+    zlib.error, TokenError,
+)  # fmt: skip
 
 
 def read_manifest(file: str | Path) -> dict[str, Any]:
@@ -31,7 +38,7 @@ def read_manifest(file: str | Path) -> dict[str, Any]:
     try:
         text = _text(place)
         manifest = json.loads(text) if text is not None else None
-    except (OSError, ValueError, SyntaxError, EOFError, BadZipFile, RecursionError) as error:
+    except UNREADABLE as error:
         if isinstance(error, KdiffError):
             raise
         why = getattr(error, "strerror", None) or error

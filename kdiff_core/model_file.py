@@ -32,9 +32,8 @@ FORMAT = 1
 KEY = "kdiff"
 ABOUT = ("sample_shape", "value_range", "classes", "class_names")
 _PARTS = ("format", "model", "denoiser", "about", "training")
-_OPTIONS = tuple(
-    n for n in inspect.signature(Parameterised).parameters if n not in ("network", "about", "dtype")
-)
+_NO_JSON = ("network", "about", "dtype", "time_dtype")
+_OPTIONS = tuple(n for n in inspect.signature(Parameterised).parameters if n not in _NO_JSON)
 
 
 def write_model(

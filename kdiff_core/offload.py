@@ -31,7 +31,7 @@ class Parking:
 
     def fetch(self, leaf: Tensor) -> Tensor:
         """Copy a tensor back to the device."""
-        return leaf.to(self.device, non_blocking=True)
+        return leaf.to(self.device, non_blocking=self.device.type == "cuda")  # from pinned memory alone
 
 
 def parking_for(device: torch.device, wanted: bool) -> Parking | None:

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from .errors import DenoiserError, ParameterError
-from .known_levels import RunLevels, known
+from .known_levels import RunLevels, known, transforming
 from .lookup import get_process
 from .names import did_you_mean, quoted
 from .predictions import (
@@ -276,10 +276,13 @@ class Parameterised:
             last = getattr(self.process, "steps", 1000) - 1
             place = sigma.new_tensor([self.process.t(v) * last for v in sigma.tolist()]).clamp(0, last)
         else:
-            if sigma.device not in self._tables:
-                table = torch.tensor(levels, dtype=torch.float64).log()
-                self._tables[sigma.device] = table.to(sigma)
-            place = table_place(sigma, self._tables[sigma.device])
+            table = self._tables.get(sigma.device)
+            if table is None:
+                table = torch.tensor(levels, dtype=torch.float64).log().to(sigma)
+                # Kept, unless it is of a function that is transformed, or has no values (a FakeTensor).
+                if torch.compiler.is_compiling() or (type(table) is Tensor and not transforming()):
+                    self._tables[sigma.device] = table
+            place = table_place(sigma, table)
         return place.round() if self.quantised else place
 
     def __getattr__(self, name: str) -> Any:

@@ -13,13 +13,13 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from attrs import evolve, field, frozen
 
 from .errors import ParameterError
 from .files import write_whole
 from .manifest import dumped, manifest_of, read_manifest, write_npz
+from .manifest_file import UNREADABLE
 from .names import quoted
 from .setup import at_least_one
 
@@ -114,7 +114,8 @@ class Shards:
         """The job of one file: the numbers of its samples, and what the whole job has one of for each."""
         job, first = self.job, number * self.size
         here = slice(first, min(first + self.size, job.n))
-        index = range(job.n) if job.index is None else job.index
+        usual = range(job.n) if isinstance(job.seed, int) else (0,) * job.n  # as `KeyedNoise` has it
+        index = usual if job.index is None else job.index
         given = {name: getattr(job, name) for name in _EACH}
         each = {name: value[here] for name, value in given.items() if _is_each(value, job.n)}
         return evolve(job, n=here.stop - here.start, index=tuple(index[here]), **each)
@@ -182,7 +183,7 @@ class Shards:
         try:
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
                 return list(stored["index"]) == list(self.part(number).index or ())
-        except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+        except UNREADABLE:
             return False
 
     def _claim(self, setup: Setup) -> None:
@@ -264,7 +265,7 @@ def read_shards(folder: str | Path) -> dict[str, Any]:
         ``samples`` ``(n, ...)``, ``index`` ``(n,)`` and ``manifest``, that of the first file.
 
     Raises:
-        ParameterError: There are none, or some are missing.
+        ParameterError: There are none, or some are missing or damaged.
     """
     import numpy as np
 
@@ -284,9 +285,14 @@ def read_shards(folder: str | Path) -> dict[str, Any]:
         )
     found: dict[str, list[Any]] = {"samples": [], "index": []}
     for file in files:
-        with np.load(file, allow_pickle=False) as stored:
-            for name, parts in found.items():
-                parts.append(stored[name])
+        try:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+                for name, parts in found.items():
+                    parts.append(stored[name])
+        except UNREADABLE as error:
+            raise ParameterError(
+                f"{file}: is damaged ({error}); delete it and run the same command again"
+            ) from error
     return {name: np.concatenate(parts) for name, parts in found.items()} | {
         "manifest": read_manifest(files[0])
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from attrs import evolve
 
 from kdiff_core.errors import ParameterError
 from kdiff_core.model_file import read_model
@@ -35,4 +36,7 @@ def mnist(dtype: str = "float32", device: str = "cpu") -> Parameterised:
         dtype: As in `trained`.
         device: Where it is to be.
     """
-    return trained(Path(__file__).with_name("mnist.safetensors"), dtype, device)
+    found = trained(Path(__file__).with_name("mnist.safetensors"), dtype, device)
+    # Its name leads to the file, so a replay needs no path.
+    about = {name: value for name, value in found.about.items() if name != "replay_options"}
+    return evolve(found, about=about)

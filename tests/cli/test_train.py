@@ -72,8 +72,11 @@ def interrupt(monkeypatch):
 
         monkeypatch.setattr(Pictures, "__call__", patched)
 
+    before = signal.getsignal(signal.SIGINT)  # ignored, where the tests run in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield at
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_run(kdiff):

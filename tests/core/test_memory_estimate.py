@@ -219,7 +219,7 @@ def test_a_dry_run_says_what_a_run_would_need(capsys, monkeypatch, tmp_path):
     """`kdiff sample --dry-run` prints the estimate of what it would sample, and writes nothing."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
-        main(["sample", "-n", "3", "--steps", "4", "-s", "lms", "--chunk", "2", "--dry-run"])
+        main(["sample", "digits", "-n", "3", "--steps", "4", "-s", "lms", "--chunk", "2", "--dry-run"])
     assert not left.value.code
     printed = capsys.readouterr().out
     expected = kd.SampleJob("digits", 3, "lms", steps=4, chunk=2).setup().memory()

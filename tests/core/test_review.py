@@ -204,7 +204,7 @@ def test_start_takes_noise_and_data_as_they_are():
     for options, kind in (
         ({"noise": lambda a, b: torch.ones(3, 5)}, errors.NoiseError),
         ({"noise": kd.KeyedNoise(1), "seed": 3}, errors.NoiseError),
-        ({"x0": torch.ones(1, 4)}, errors.StateError),
+        ({"x0": torch.ones(3, 4)}, errors.StateError),
         ({"path": "flow"}, errors.GridError),
     ):
         with pytest.raises(kind):

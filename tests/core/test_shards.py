@@ -93,12 +93,15 @@ def test_parts_make_up_the_whole(n, size, data):
     """What there is one of for each sample is cut as the samples are, and nothing else is changed."""
     each = data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n).map(tuple))
     words = tuple(f"word {i}" for i in each)
-    job = SampleJob("a model", n, seed=each, label=each, prompt=words, negative=words, variation_seed=each)
+    seed = data.draw(st.sampled_from([7, each]))
+    job = SampleJob("a model", n, seed=seed, label=each, prompt=words, negative=words, variation_seed=each)
     shards = Shards(job, "nowhere", size)
     parts = [shards.part(number) for number in range(shards.count)]
     assert all(1 <= part.n <= size for part in parts)
-    assert sum((part.index for part in parts), ()) == tuple(range(n))
-    for name in ("seed", "label", "prompt", "negative", "variation_seed"):
+    # With a seed of its own, each is sample 0 of it, as in a run in one piece.
+    assert sum((part.index for part in parts), ()) == (tuple(range(n)) if seed == 7 else (0,) * n)
+    assert all(part.seed == 7 for part in parts) or sum((part.seed for part in parts), ()) == each
+    for name in ("label", "prompt", "negative", "variation_seed"):
         assert sum((getattr(part, name) for part in parts), ()) == getattr(job, name)
     assert {(part.model, part.sampler, part.guidance) for part in parts} == {("a model", "dpmpp_2m", None)}
 
